@@ -1,0 +1,1 @@
+"""Metrics, comparisons, tables and figures, computed from the records of a run."""

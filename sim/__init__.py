@@ -1,0 +1,1 @@
+"""The simulated engine: cost model, links, continuous batching and workload driver on simpy."""

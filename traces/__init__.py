@@ -1,0 +1,1 @@
+"""Traces: schema, readers and importers, workload generators, and the record tables of a run."""

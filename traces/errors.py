@@ -1,0 +1,49 @@
+"""Every error that pbkv raises on purpose.
+
+    PbkvError
+    ├── InputError        the user's file, field or option is wrong; the CLI prints it and exits 2
+    │   ├── TraceError    … in a trace: carries path, field, value and what was expected
+    │   └── ConfigError   … in an option, a profile or a policy's name
+    └── InvariantError    our own bookkeeping is broken: a bug, never the user's fault
+"""
+
+from __future__ import annotations
+
+
+class PbkvError(Exception):
+    """Root of the tree: catch this to catch whatever pbkv raises on purpose."""
+
+
+class InputError(PbkvError):
+    """Something that the user gave cannot be used. Printed as one line; exit status 2."""
+
+
+class TraceError(InputError):
+    """A trace cannot be read: says where, which field, which value, and what was expected."""
+
+    def __init__(self, path: object, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{path}: {field}: got {_short(value)}, expected {expected}")
+        self.path = str(path)
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class ConfigError(InputError):
+    """An option, profile or name cannot be used: says which, what was given, what was expected."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field}: got {_short(value)}, expected {expected}")
+        self.field = field
+        self.value = value
+        self.expected = expected
+
+
+class InvariantError(PbkvError):
+    """A conservation law of the cache is broken. Always a bug in pbkv or in a plugged-in policy."""
+
+
+def _short(value: object, limit: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,228 @@
+"""Reads canonical traces as a stream of workflows, checking each value on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise, repeat
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from pbkv.traces.errors import TraceError
+from pbkv.traces.schema import (
+    METADATA_KEY,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Call,
+    TraceMetadata,
+    Workflow,
+)
+
+# What a simulation needs. Kinds, gap origins and context vectors are read on request.
+_NEEDED = (
+    "workflow_id",
+    "app",
+    "call_index",
+    "agent",
+    "parent_indices",
+    "arrival_s",
+    "tool_gap_s",
+    "segments.list.element.id",
+    "segments.list.element.num_tokens",
+    "num_output_tokens",
+    "output_id",
+)
+_CALLS_PER_BATCH = 4096
+
+
+class Trace:
+    """A canonical trace on disk. Opening it reads the footer; ``workflows()`` streams the rest.
+
+    Raises TraceError if the file is missing, is not Parquet, lacks a column or has another schema
+    version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._file = _open(self.path)
+        self.metadata = _metadata(self.path, self._file)
+        _check_columns(self.path, self._file.schema_arrow)
+
+    @property
+    def num_calls(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def workflows(self, *, everything: bool = False) -> Iterator[Workflow]:
+        """Each workflow in file order; ``everything`` adds kinds, gap origins and context vectors.
+
+        Memory is that of one batch of calls, one workflow and the set of workflow ids. Raises
+        TraceError at the first bad value.
+        """
+        seen: set[str] = set()
+        for workflow_id, rows in groupby(self._rows(everything), key=itemgetter(0)):
+            if workflow_id in seen:
+                raise TraceError(self.path, "workflow_id", workflow_id, "the rows of a workflow together")
+            seen.add(workflow_id)
+            workflow = _workflow(workflow_id, list(rows))
+            _check_workflow(self.path, workflow)
+            yield workflow
+        if not seen:
+            raise TraceError(self.path, "rows", 0, "at least one call (the trace is empty)")
+
+    def _rows(self, everything: bool) -> Iterator[_Row]:
+        columns = None if everything else list(_NEEDED)
+        for batch in self._file.iter_batches(_CALLS_PER_BATCH, columns=columns):
+            yield from _batch_rows(self.path, batch)
+
+
+_Row = tuple[str, str, float | None, Call]
+
+
+def _workflow(workflow_id: str, rows: list[_Row]) -> Workflow:
+    _, app, arrival_s, _ = rows[0]
+    return Workflow(workflow_id, app, arrival_s, [row[3] for row in rows])
+
+
+def _check_workflow(path: Path, workflow: Workflow) -> None:
+    for index, call in enumerate(workflow.calls):
+        where = f"workflow {workflow.workflow_id!r}, call {call.call_index}"
+        if call.call_index != index:
+            raise TraceError(path, f"call_index of {where}", call.call_index, f"{index} (0, 1, … in order)")
+        for parent in call.parent_indices:
+            if not 0 <= parent < index:
+                raise TraceError(path, f"parent_indices of {where}", parent, _parent_expectation(workflow, index))
+
+
+def _parent_expectation(workflow: Workflow, index: int) -> str:
+    expected = f"a call below {index} (parents start first)"
+    return expected + ("; the parents form a cycle" if _reaches_itself(workflow, index) else "")
+
+
+def _reaches_itself(workflow: Workflow, index: int) -> bool:
+    reached: set[int] = set()
+    frontier = list(workflow.calls[index].parent_indices)
+    while frontier:
+        parent = frontier.pop()
+        if parent not in reached and 0 <= parent < len(workflow.calls):
+            reached.add(parent)
+            frontier.extend(workflow.calls[parent].parent_indices)
+    return index in reached
+
+
+def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
+    columns = {name: _column(path, batch, name) for name in batch.schema.names}
+    num_rows = batch.num_rows
+    segments = columns["segments"]
+    starts, ids, tokens, kinds = _segment_leaves(path, segments)
+    spans = [slice(a, b) for a, b in pairwise(starts)]
+    calls = map(
+        Call,
+        columns["call_index"].to_pylist(),
+        columns["agent"].to_pylist(),
+        columns["parent_indices"].to_pylist(),
+        columns["tool_gap_s"].to_pylist(),
+        map(ids.__getitem__, spans),
+        map(tokens.__getitem__, spans),
+        columns["num_output_tokens"].to_pylist(),
+        columns["output_id"].to_pylist(),
+        map(kinds.__getitem__, spans) if kinds is not None else repeat(None, num_rows),
+        _optional(columns, "tool_gap_origin", num_rows),
+        _optional(columns, "context", num_rows),
+    )
+    arrivals = columns["arrival_s"].to_pylist()
+    return zip(columns["workflow_id"].to_pylist(), columns["app"].to_pylist(), arrivals, calls, strict=True)
+
+
+def _optional(columns: dict[str, pa.Array], name: str, num_rows: int) -> Iterable[Any]:
+    return columns[name].to_pylist() if name in columns else repeat(None, num_rows)
+
+
+def _segment_leaves(
+    path: Path, segments: pa.ListArray
+) -> tuple[list[int], list[int], list[int], list[str] | None]:
+    """Row offsets and the flat ids, lengths and (if read) kinds of a ``segments`` column."""
+    flat = segments.flatten()
+    names = [flat.type.field(index).name for index in range(flat.type.num_fields)]
+    leaves = {name: flat.field(index) for index, name in enumerate(names)}
+    _check_range(path, "segments.num_tokens", leaves["num_tokens"], 1)
+    offsets = segments.offsets.to_numpy()
+    kinds = leaves["kind"].to_pylist() if "kind" in leaves else None
+    return (offsets - offsets[0]).tolist(), leaves["id"].to_pylist(), leaves["num_tokens"].to_pylist(), kinds
+
+
+def _column(path: Path, batch: pa.RecordBatch, name: str) -> pa.Array:
+    """One column in its canonical type, checked."""
+    column = batch.column(name)
+    expected = SCHEMA.field(name)
+    if not expected.nullable and column.null_count:
+        raise TraceError(path, name, "null", f"a value in each row ({expected.type})")
+    if pa.types.is_floating(column.type):
+        _check_finite(path, name, column)
+    if name != "segments" and column.type != expected.type:
+        column = _cast(path, name, column, expected.type)
+    if name in _MINIMUM:
+        _check_range(path, name, column, _MINIMUM[name])
+    return column
+
+
+_MINIMUM = {"call_index": 0, "num_output_tokens": 0, "arrival_s": 0, "tool_gap_s": 0}
+
+
+def _cast(path: Path, name: str, column: pa.Array, expected: pa.DataType) -> pa.Array:
+    try:
+        return column.cast(expected)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise TraceError(path, name, f"values of type {column.type}", f"values of type {expected}") from None
+
+
+def _check_finite(path: Path, name: str, column: pa.Array) -> None:
+    values = column.drop_null().to_numpy()
+    bad = values[~np.isfinite(values)]
+    if bad.size:
+        raise TraceError(path, name, float(bad[0]), "a finite number")
+
+
+def _check_range(path: Path, name: str, column: pa.Array, minimum: int) -> None:
+    if column.null_count and not SCHEMA.names.count(name):
+        raise TraceError(path, name, "null", f"a number ≥ {minimum}")
+    if pa.types.is_floating(column.type):
+        _check_finite(path, name, column)
+    lowest = pa.compute.min(column).as_py()
+    if lowest is not None and lowest < minimum:
+        raise TraceError(path, name, lowest, f"a number ≥ {minimum}")
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    if not path.is_file():
+        raise TraceError(path, "file", "nothing", "an existing file")
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TraceError(path, "file", str(error), "a Parquet file") from None
+
+
+def _metadata(path: Path, file: pq.ParquetFile) -> TraceMetadata:
+    raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY) or (file.metadata.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        raise TraceError(path, "metadata", "no 'pbkv' entry", "a file made by `pbkv traces import` or `generate`")
+    try:
+        metadata = TraceMetadata.from_json(raw)
+    except (ValueError, TypeError, AttributeError):
+        raise TraceError(path, "metadata", raw.decode(errors="replace"), "a JSON object") from None
+    if metadata.schema_version != SCHEMA_VERSION:
+        raise TraceError(path, "schema_version", metadata.schema_version, f"{SCHEMA_VERSION}")
+    return metadata
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    for name in SCHEMA.names:
+        if name not in schema.names:
+            raise TraceError(path, "columns", f"no column {name!r}", ", ".join(SCHEMA.names))
+    segments = schema.field("segments").type
+    if not (pa.types.is_list(segments) and pa.types.is_struct(segments.value_type)):
+        raise TraceError(path, "segments", str(segments), str(SCHEMA.field("segments").type))
