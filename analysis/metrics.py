@@ -1,0 +1,174 @@
+"""Tidy frames of a run's measures: by workflow, by cell, by miss reason, and paired between policies.
+
+Definitions and intervals are those of `pbkv.analysis.summary`. Imports pandas: import this module
+inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pbkv.analysis.intervals import FloatArray, Interval, mean_interval, ratio_interval
+from pbkv.analysis.load import Cell, Run, Setting
+from pbkv.analysis.summary import MEASURES, CellSummary, over_seeds, summarise_cells
+from pbkv.analysis.sums import HIT_CLASSES, SUMS, TOKEN_CLASSES, WorkflowSums, workflow_sums
+from pbkv.traces.errors import ConfigError
+
+MISS_REASONS = tuple(name for name in TOKEN_CLASSES if name not in HIT_CLASSES)
+_TIMES = ("jct_s", "ttft_s", "tpot_s")
+_RATIOS: Mapping[str, Sequence[str]] = {
+    "gpu_hit_ratio": ("gpu_hit",),
+    "host_hit_ratio": ("host_hit",),
+    "hit_ratio": HIT_CLASSES,
+}
+
+
+def by_workflow(run: Run) -> pd.DataFrame:
+    """One row a cell and workflow: the cell's setting and seed, jct_s, ttft_s, tpot_s, num_* sums.
+
+    ttft_s and tpot_s are means over the workflow's calls, NaN where no call defines them.
+    """
+    sums = workflow_sums(run)
+    calls = pd.concat([_cell_frame(cell, sums[cell.cell]) for cell in run.cells if cell.cell in sums])
+    spans = run.workflows[["cell", "workflow_id", "app", "released_at_s", "ended_at_s"]]
+    joined = spans.merge(calls, on=["cell", "workflow_id"], validate="one_to_one")
+    joined["jct_s"] = joined["ended_at_s"] - joined["released_at_s"]
+    return joined
+
+
+def by_cell(run: Run) -> pd.DataFrame:
+    """One row a setting: its fields, the number of seeds, and each measure with its ``…_half``.
+
+    A half interval is NaN where the data tell nothing of it; see `pbkv.analysis.summary`.
+    """
+    return _frame([_row(cell) for cell in over_seeds(summarise_cells(run))])
+
+
+def miss_reasons(run: Run) -> pd.DataFrame:
+    """One row a setting: of the prompt tokens not found in the cache, the share of each reason.
+
+    The shares (evicted, partial, cold) sum to 1; over several seeds, of the tokens of all. NaN where
+    nothing was missed.
+    """
+    sums = workflow_sums(run)
+    totals: dict[Setting, FloatArray] = {}
+    for cell in run.cells:
+        tokens = [np.sum(sums[cell.cell][f"num_{name}_tokens"]) for name in MISS_REASONS]
+        totals[cell.setting] = totals.get(cell.setting, np.zeros(len(tokens))) + np.array(tokens)
+    return _frame([_miss_row(setting, tokens) for setting, tokens in totals.items()])
+
+
+def paired(run: Run, baseline: str, measure: str = "jct_s") -> pd.DataFrame:
+    """Every other policy against ``baseline`` at the same setting and seed, paired by workflow.
+
+    ``measure`` is jct_s, ttft_s, tpot_s, gpu_hit_ratio, host_hit_ratio or hit_ratio. One row a
+    setting: ``difference`` = policy − baseline (of ratios: in shares of the prompt tokens) and
+    ``ratio`` = policy / baseline (of means), each with its 95 % ``…_half``: over the workflows of one
+    seed, or over the seeds. Workflows that only one of the two has (or defines the measure for) are
+    left out; ``num_workflows`` says how many were paired.
+
+    Raises ConfigError for an unknown measure or a baseline without a comparable cell.
+    """
+    if measure not in (*_TIMES, *_RATIOS):
+        raise ConfigError("measure", measure, f"one of {', '.join((*_TIMES, *_RATIOS))}")
+    policies = list(dict.fromkeys(cell.setting.policy for cell in run.cells))
+    if baseline not in policies:
+        raise ConfigError("baseline", baseline, f"a policy of the run: {', '.join(policies)}")
+    frames = dict(list(by_workflow(run).groupby("cell")))
+    baselines = {(cell.setting, cell.seed): cell for cell in run.cells if cell.setting.policy == baseline}
+    groups: dict[Setting, list[_Pairing]] = {}
+    for cell in run.cells:
+        other = baselines.get((replace(cell.setting, policy=baseline), cell.seed))
+        if cell.setting.policy != baseline and other is not None:
+            pairing = _pair(frames[cell.cell], frames[other.cell], measure)
+            groups.setdefault(cell.setting, []).append(pairing)
+    if not groups:
+        raise ConfigError("baseline", baseline, "another policy at the same setting and seed")
+    return _frame([_paired_row(setting, baseline, measure, group) for setting, group in groups.items()])
+
+
+class _Pairing(NamedTuple):
+    num_workflows: int
+    difference: Interval | None
+    ratio: Interval | None
+
+
+def _pair(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> _Pairing:
+    """Ratios are weighted by the workflow's prompt tokens, times are not weighted."""
+    both = policy.merge(baseline, on="workflow_id", suffixes=("", "_baseline"), validate="one_to_one")
+    if measure in _TIMES:
+        both = both.dropna(subset=[measure, f"{measure}_baseline"])
+    weights = np.ones(len(both)) if measure in _TIMES else both["num_prompt_tokens"].to_numpy(np.float64)
+    mine, theirs = (_values(both, measure, suffix) for suffix in ("", "_baseline"))
+    return _Pairing(len(both), ratio_interval(mine - theirs, weights), ratio_interval(mine, theirs))
+
+
+def _values(both: pd.DataFrame, measure: str, suffix: str) -> FloatArray:
+    names = [f"num_{name}_tokens" for name in _RATIOS[measure]] if measure in _RATIOS else [measure]
+    return both[[f"{name}{suffix}" for name in names]].sum(axis=1).to_numpy(np.float64)
+
+
+def _paired_row(
+    setting: Setting, baseline: str, measure: str, group: Sequence[_Pairing]
+) -> dict[str, object]:
+    row: dict[str, object] = {
+        **asdict(setting),
+        "baseline": baseline,
+        "measure": measure,
+        "num_seeds": len(group),
+        "num_workflows": sum(pairing.num_workflows for pairing in group),
+    }
+    for name in ("difference", "ratio"):
+        row |= _columns(name, _over([getattr(pairing, name) for pairing in group]))
+    return row
+
+
+def _over(intervals: Sequence[Interval | None]) -> Interval | None:
+    """The one interval as it is; of several, the mean of their means and its interval."""
+    if len(intervals) == 1:
+        return intervals[0]
+    return mean_interval(np.array([interval.mean for interval in intervals if interval is not None]))
+
+
+def _row(cell: CellSummary) -> dict[str, object]:
+    row: dict[str, object] = {
+        **asdict(cell.setting),
+        "num_seeds": len(cell.seeds),
+        "num_workflows": cell.num_workflows,
+        "num_calls": cell.num_calls,
+    }
+    for name in MEASURES:
+        row |= _columns(name, getattr(cell, name))
+    return row
+
+
+def _columns(name: str, interval: Interval | None) -> dict[str, object]:
+    missing = float("nan")  # pandas' own word for "no value"
+    mean = missing if interval is None else interval.mean
+    half = missing if interval is None or interval.half is None else interval.half
+    return {name: mean, f"{name}_half": half}
+
+
+def _miss_row(setting: Setting, tokens: FloatArray) -> dict[str, object]:
+    total = float(np.sum(tokens))
+    shares = tokens / total if total else np.full(len(tokens), np.nan)
+    names = (f"{name}_share" for name in MISS_REASONS)
+    return {**asdict(setting), **dict(zip(names, shares, strict=True))}
+
+
+def _frame(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).astype({"concurrency": "Int64"})  # nullable: the open loop has none
+
+
+def _cell_frame(cell: Cell, sums: WorkflowSums) -> pd.DataFrame:
+    counts = {name: sums[name].astype(np.int64) for name in SUMS if name.startswith("num_")}
+    frame = pd.DataFrame({"cell": cell.cell, "seed": cell.seed, "workflow_id": sums.workflow_ids, **counts})
+    frame = frame.assign(**asdict(cell.setting)).astype({"concurrency": "Int64"})
+    frame["ttft_s"] = sums.mean("ttft_s", "num_ttft_calls")
+    frame["tpot_s"] = sums.mean("tpot_s", "num_tpot_calls")
+    return frame
