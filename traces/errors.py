@@ -1,10 +1,10 @@
 """Every error that pbkv raises on purpose.
 
-    PbkvError
-    ├── InputError        the user's file, field or option is wrong; the CLI prints it and exits 2
-    │   ├── TraceError    … in a trace: carries path, field, value and what was expected
-    │   └── ConfigError   … in an option, a profile or a policy's name
-    └── InvariantError    our own bookkeeping is broken: a bug, never the user's fault
+PbkvError
+├── InputError        the user's file, field or option is wrong; the CLI prints it and exits 2
+│   ├── TraceError    … in a trace: carries path, field, value and what was expected
+│   └── ConfigError   … in an option, a profile or a policy's name
+└── InvariantError    our own bookkeeping is broken: a bug, never the user's fault
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ class TraceError(InputError):
     """A trace cannot be read: says where, which field, which value, and what was expected."""
 
     def __init__(self, path: object, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{path}: {field}: got {_short(value)}, expected {expected}")
+        super().__init__(path, field, value, expected)
         self.path = str(path)
         self.field = field
         self.value = value
         self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.field}: got {_short(self.value)}, expected {self.expected}"
 
 
 class ConfigError(InputError):
     """An option, profile or name cannot be used: says which, what was given, what was expected."""
 
     def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field}: got {_short(value)}, expected {expected}")
+        super().__init__(field, value, expected)
         self.field = field
         self.value = value
         self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.field}: got {_short(self.value)}, expected {self.expected}"
 
 
 class InvariantError(PbkvError):

@@ -95,7 +95,9 @@ def _check_workflow(path: Path, workflow: Workflow) -> None:
             raise TraceError(path, f"call_index of {where}", call.call_index, f"{index} (0, 1, … in order)")
         for parent in call.parent_indices:
             if not 0 <= parent < index:
-                raise TraceError(path, f"parent_indices of {where}", parent, _parent_expectation(workflow, index))
+                raise TraceError(
+                    path, f"parent_indices of {where}", parent, _parent_expectation(workflow, index)
+                )
 
 
 def _parent_expectation(workflow: Workflow, index: int) -> str:
@@ -207,9 +209,13 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _metadata(path: Path, file: pq.ParquetFile) -> TraceMetadata:
-    raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY) or (file.metadata.metadata or {}).get(METADATA_KEY)
+    raw = (file.schema_arrow.metadata or {}).get(METADATA_KEY) or (file.metadata.metadata or {}).get(
+        METADATA_KEY
+    )
     if raw is None:
-        raise TraceError(path, "metadata", "no 'pbkv' entry", "a file made by `pbkv traces import` or `generate`")
+        raise TraceError(
+            path, "metadata", "no 'pbkv' entry", "a file made by `pbkv traces import` or `generate`"
+        )
     try:
         metadata = TraceMetadata.from_json(raw)
     except (ValueError, TypeError, AttributeError):

@@ -3,20 +3,18 @@
 A trace says what a workload asks of the cache and never what an engine made of it. Rows of one
 workflow are contiguous and in start order, so that a file larger than memory streams by row groups.
 
-| column            | Arrow type                                     | unit and meaning |
-|-------------------|------------------------------------------------|------------------|
-| workflow_id       | string                                         | one user task; unique in the file, rows contiguous |
-| app               | string                                         | the application that the workflow belongs to |
-| call_index        | int32                                          | 0, 1, … within the workflow, in start order |
-| agent             | string                                         | the role that makes the call |
-| parent_indices    | list<int32>                                    | calls of the same workflow that must end first; all below call_index |
-| arrival_s         | float64, nullable                              | seconds; the *workflow's* arrival, the same in all its rows (open loop) |
-| tool_gap_s        | float64, nullable                              | seconds from the end of the last parent to this call; null = unknown |
-| tool_gap_origin   | string, nullable                               | where the gap comes from: logged, generated, rebuilt; null with a null gap |
-| segments          | list<struct<id int64, num_tokens int32, kind string>> | the prompt, in order |
-| num_output_tokens | int32                                          | tokens generated, the end token included |
-| output_id         | int64, nullable                                | the segment id the answer has in a later prompt that contains it |
-| context           | list<float>, nullable                          | what a predictor may know of the request (paper §4.1: x) |
+workflow_id        string                 one user task; unique in the file, its rows contiguous
+app                string                 the application that the workflow belongs to
+call_index         int32                  0, 1, … within the workflow, in start order
+agent              string                 the role that makes the call
+parent_indices     list<int32>            calls of the workflow that must end first, all below call_index
+arrival_s          float64, nullable      the *workflow's* arrival, the same in all its rows (open loop)
+tool_gap_s         float64, nullable      from the end of the last parent to this call; null = unknown
+tool_gap_origin    string, nullable       where the gap comes from: logged, generated, rebuilt
+segments           list<struct<id int64, num_tokens int32, kind string>>      the prompt, in order
+num_output_tokens  int32                  tokens generated, the end token included
+output_id          int64, nullable        the segment id of the answer in a later prompt that contains it
+context            list<float>, nullable  what a predictor may know of the request (paper §4.1: x)
 
 Two prompts share exactly their leading run of equal segment ids; an id has one length in a file.
 Ids mean nothing outside their file. The file's metadata holds, under ``pbkv``, a JSON object:

@@ -129,7 +129,10 @@ def to_record_batch(workflows: Iterable[Workflow]) -> pa.RecordBatch:
 
 
 def _segments_column(calls: list[Call]) -> pa.Array:
-    offsets, ids, tokens, kinds = [0], [], [], []
+    offsets = [0]
+    ids: list[int] = []
+    tokens: list[int] = []
+    kinds: list[str] = []
     for call in calls:
         ids.extend(call.segment_ids)
         tokens.extend(call.segment_tokens)

@@ -1,0 +1,399 @@
+"""The simulated engine: continuous batching over the cache manager, one event an iteration.
+
+Modelled on vLLM's scheduler: decodes first, then prefill chunks up to a token budget; requests are
+admitted while budget, sequences and blocks last; the latest admitted is preempted (and computed
+again) when decoding finds no block. A request whose prefix is being loaded waits for its copies while
+others run.
+
+Pure decode iterations are fused: between two events of the simulation nothing can change but each
+sequence's length, so a run of them is one event with a closed-form duration. ``fuse=False`` walks
+token by token instead and must give the same times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from typing import Literal
+
+import simpy
+from simpy.events import Event
+
+from pbkv.cache.decisions import Admission, CacheEvent, Load, Offload
+from pbkv.cache.manager import CacheManager
+from pbkv.sim.link import Link
+from pbkv.sim.profile import HardwareProfile
+from pbkv.sim.request import Request
+from pbkv.traces.errors import ConfigError, InvariantError
+
+RequestOrder = Literal["fcfs", "lpm"]
+_LPM_MAX_WAITING = 128  # beyond it longest-prefix-match turns into fcfs (SGLang)
+_AFTER_ARRIVALS = 2  # simpy priority: at equal instants, arrivals and copies come before an iteration's end
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of the batch and the order of admission."""
+
+    max_batched_tokens: int = 8192
+    max_sequences: int = 256
+    request_order: RequestOrder = "fcfs"
+    fuse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_sequences < 1:
+            raise ConfigError("max_sequences", self.max_sequences, "a number ≥ 1")
+        if self.max_batched_tokens <= self.max_sequences:
+            raise ConfigError(
+                "max_batched_tokens",
+                self.max_batched_tokens,
+                f"more than max_sequences ({self.max_sequences})",
+            )
+
+
+class Engine:
+    """One replica. ``on_end`` is called with each request at the instant its last token is out."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        manager: CacheManager,
+        profile: HardwareProfile,
+        config: EngineConfig,
+        on_end: Callable[[Request], None],
+    ) -> None:
+        self.env = env
+        self.manager = manager
+        self.config = config
+        self.cost = profile.cost
+        self.h2d, self.d2h = _links(profile)
+        self.waiting: deque[Request] = deque()
+        self.running: dict[Request, None] = {}  # admitted and not waiting for a copy, oldest first
+        self.num_loading = 0
+        self.num_iterations = 0
+        self.num_preemptions = 0
+        self._on_end = on_end
+        self._block_bytes = manager.config.block_size * profile.kv_bytes_per_token
+        self._prefilling: dict[Request, None] = {}
+        self._num_decoding = 0
+        self._context = 0  # tokens held by the decoding sequences
+        self._decoded = 0  # decode iterations so far
+        self._finishing: list[tuple[int, int, Request]] = []
+        self._num_pushed = 0
+        self._crossings = [0] * manager.config.block_size  # sequences by residue of their next block
+        self._offloading: deque[tuple[float, Offload]] = deque()
+        self._blocked = False  # the head of the queue was refused for lack of blocks …
+        self._retry = True  # … and something has changed since
+        self._wake: Event | None = None
+        env.process(self._run())
+
+    @property
+    def num_running(self) -> int:
+        return len(self.running) + self.num_loading
+
+    def submit(self, request: Request) -> None:
+        """Queue ``request``; it is considered when the iteration in progress ends."""
+        self.waiting.append(request)
+        self._retry = self._retry or self.config.request_order == "lpm"
+        self._wake_up()
+
+    # ------------------------------------------------------------------ the loop
+
+    def _run(self) -> Generator[Event, None, None]:
+        while True:
+            self._admit()
+            if not self._reserve_next_token():
+                yield self._next_copy()
+                self._end_copies()
+            elif self._prefilling:
+                chunks = self._plan_chunks()
+                yield self._boundary(self._chunks_s(chunks))
+                self._end_copies()
+                self._advance_decodes(1)
+                self._advance_prefills(chunks)
+            elif self._num_decoding:
+                num_iterations = self._plan_decodes()
+                yield self._boundary(
+                    self.cost.decode_run_s(self._num_decoding, self._context, num_iterations)
+                )
+                self._end_copies()
+                self._advance_decodes(num_iterations)
+            else:
+                yield self._idle()
+                self._end_copies()
+
+    def _boundary(self, seconds: float) -> Event:
+        """The end of an iteration (or run of them) that starts now."""
+        event = Event(self.env)
+        event._ok, event._value = True, None
+        self.env.schedule(event, _AFTER_ARRIVALS, seconds)  # type: ignore[arg-type] # any int is a priority
+        return event
+
+    def _idle(self) -> Event:
+        """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
+        if self._blocked and not self.num_loading:
+            return self._next_copy()
+        self._wake = Event(self.env)
+        return self._wake
+
+    def _next_copy(self) -> Event:
+        if not self._offloading:
+            raise InvariantError("the engine is stuck: no block is free, evictable or on its way out")
+        return self._boundary(max(0.0, self._offloading[0][0] - self.env.now))
+
+    def _wake_up(self) -> None:
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake._ok, wake._value = True, None
+            self.env.schedule(wake, _AFTER_ARRIVALS)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------ admission and copies
+
+    def _admit(self) -> None:
+        """Start waiting requests while tokens, sequences and blocks last."""
+        if not self.waiting or (self._blocked and not self._retry and self.config.fuse):
+            return
+        self._blocked = self._retry = False
+        budget = self.config.max_batched_tokens - self._num_decoding
+        budget -= sum(request.num_target - request.num_computed for request in self._prefilling)
+        while self.waiting and budget > 0 and self.num_running < self.config.max_sequences:
+            request = self._first_in_order()
+            admission = self.manager.admit(
+                request.path, request.workflow.workflow_id, self.env.now, request.num_target
+            )
+            if admission is None:
+                self._blocked = True
+                break
+            self.waiting.remove(request)
+            self._start(request, admission)
+            if not request.num_loads:
+                budget -= request.num_target - request.num_computed
+        self._carry_out_offloads()
+
+    def _first_in_order(self) -> Request:
+        if self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING:
+            return self.waiting[0]
+        cached_blocks = self.manager.cached_blocks
+        return max(self.waiting, key=lambda request: cached_blocks(request.path))
+
+    def _start(self, request: Request, admission: Admission) -> None:
+        now_s = self.env.now
+        request.num_computed = admission.cached_tokens
+        if request.num_preemptions:
+            request.num_recomputed += request.num_target - request.num_computed
+        else:
+            request.admission = admission
+            request.admitted_at_s = request.ready_at_s = now_s
+        request.lease = admission.lease
+        loads = admission.waits_for
+        if admission.load is not None:
+            self._carry_out_load(admission.load)
+            loads = [*loads, admission.load]
+        for load in loads:
+            load.waiters.append(request)
+        request.num_loads = len(loads)
+        if loads:
+            self.num_loading += 1
+        else:
+            self._make_ready(request)
+
+    def _make_ready(self, request: Request) -> None:
+        self.running[request] = None
+        self._prefilling[request] = None
+
+    def _carry_out_load(self, load: Load) -> None:
+        start_s, end_s = self.h2d.submit(load.num_blocks * self._block_bytes, self.env.now)
+        self._log_copy(load.event, start_s, end_s)
+        done = self.env.timeout(end_s - self.env.now)
+        done.callbacks.append(lambda _: self._end_load(load))
+
+    def _end_load(self, load: Load) -> None:
+        self.manager.end_load(load)
+        for request in load.waiters:
+            request.num_loads -= 1
+            if not request.num_loads:
+                self.num_loading -= 1
+                if not request.num_preemptions:
+                    request.ready_at_s = self.env.now
+                self._make_ready(request)
+        self._retry = True
+        self._wake_up()
+
+    def _carry_out_offloads(self) -> None:
+        for offload in self.manager.take_offloads():
+            start_s, end_s = self.d2h.submit(offload.num_blocks * self._block_bytes, self.env.now)
+            self._log_copy(offload.event, start_s, end_s)
+            self._offloading.append((end_s, offload))
+
+    def _end_copies(self) -> None:
+        """Let the offloads take effect whose copies have ended by now."""
+        while self._offloading and self._offloading[0][0] <= self.env.now:
+            end_s, offload = self._offloading.popleft()
+            self.manager.end_offload(offload, end_s)
+            self._retry = True
+
+    def _log_copy(self, event: CacheEvent, start_s: float, end_s: float) -> None:
+        self.manager.events.append(event._replace(queued_s=start_s - event.at_s, done_at_s=end_s))
+
+    # ------------------------------------------------------------------ prefill
+
+    def _plan_chunks(self) -> list[tuple[Request, int]]:
+        """(request, tokens) of the next iteration's prefill, in order of admission."""
+        budget = self.config.max_batched_tokens - self._num_decoding
+        chunks = []
+        for request in self._prefilling:
+            num_tokens = min(budget, request.num_target - request.num_computed)
+            chunks.append((request, num_tokens))
+            budget -= num_tokens
+            if not budget:
+                break
+        return chunks
+
+    def _chunks_s(self, chunks: list[tuple[Request, int]]) -> float:
+        num_tokens, work, gathered = self._num_decoding, 0.0, 0
+        for request, chunk in chunks:
+            context = request.num_computed
+            num_tokens += chunk
+            work += chunk * (context + chunk / 2)
+            gathered += context + chunk
+        return self.cost.iteration_s(
+            num_tokens, self._num_decoding + len(chunks), work, gathered, self._context
+        )
+
+    def _advance_prefills(self, chunks: list[tuple[Request, int]]) -> None:
+        for request, num_tokens in chunks:
+            request.num_computed += num_tokens
+            if request.num_computed == request.num_target:
+                self._end_prefill(request)
+        self._carry_out_offloads()
+
+    def _end_prefill(self, request: Request) -> None:
+        del self._prefilling[request]
+        self.manager.commit(request.lease, self.env.now, request.num_target)
+        if not request.num_generated:
+            request.first_token_at_s = self.env.now
+        request.num_generated += 1
+        if request.num_generated >= request.call.num_output_tokens:
+            self._end(request)
+        else:
+            self._start_decoding(request)
+
+    # ------------------------------------------------------------------ decode
+
+    def _start_decoding(self, request: Request) -> None:
+        held = request.num_held_tokens
+        request.residue = (self._decoded - held) % len(self._crossings)
+        request.finish_at = self._decoded + request.call.num_output_tokens - request.num_generated
+        self._crossings[request.residue] += 1
+        self._num_decoding += 1
+        self._context += held
+        self._num_pushed += 1
+        heappush(self._finishing, (request.finish_at, self._num_pushed, request))
+
+    def _stop_decoding(self, request: Request) -> None:
+        request.num_generated = request.call.num_output_tokens - (request.finish_at - self._decoded)
+        self._crossings[request.residue] -= 1
+        self._num_decoding -= 1
+        self._context -= request.num_held_tokens
+
+    def _reserve_next_token(self) -> bool:
+        """Take the blocks the next decode iteration needs, preempting if need be. False: wait for a copy."""
+        while needed := self._crossings[self._decoded % len(self._crossings)]:
+            if self.manager.free_blocks >= needed:
+                return self.manager.grow(needed, "", self.env.now)
+            if self.manager.grow(needed, self._growing_workflow(), self.env.now):
+                self._carry_out_offloads()
+                return True
+            self._carry_out_offloads()
+            if self.manager.is_making_room or len(self.running) == 1:
+                return False
+            self._preempt(next(reversed(self.running)))
+        return True
+
+    def _growing_workflow(self) -> str:
+        residue = self._decoded % len(self._crossings)
+        growing = (r for r in self.running if r.residue == residue and r not in self._prefilling)
+        return next(growing).workflow.workflow_id
+
+    def _plan_decodes(self) -> int:
+        """How many decode iterations go by before anything but lengths can change; takes their blocks."""
+        if not self.config.fuse:
+            return 1
+        most = self._finishing[0][0] - self._decoded
+        horizon_s = self.env.peek()
+        if self._blocked and self._offloading:
+            horizon_s = min(horizon_s, self._offloading[0][0])
+        if horizon_s < float("inf"):
+            ahead_s = horizon_s - self.env.now
+            most = min(most, self.cost.decode_iterations_until(self._num_decoding, self._context, ahead_s))
+        if most > 1:
+            extra, num_blocks = self._growth_within(most - 1, self.manager.free_blocks)
+            self.manager.grow(num_blocks, "", self.env.now)
+            return 1 + extra
+        return 1
+
+    def _growth_within(self, most: int, free_blocks: int) -> tuple[int, int]:
+        """Of ``most`` iterations behind the next, how many ``free_blocks`` suffice for; their blocks."""
+        size = len(self._crossings)
+        cycles = min(most // size, free_blocks // self._num_decoding)
+        num_iterations, num_blocks = cycles * size, cycles * self._num_decoding
+        first = (self._decoded + 1) % size
+        for needed in islice(self._crossings * 2, first, first + min(size, most - num_iterations)):
+            if num_blocks + needed > free_blocks:
+                break
+            num_iterations += 1
+            num_blocks += needed
+        return num_iterations, num_blocks
+
+    def _advance_decodes(self, num_iterations: int) -> None:
+        self.num_iterations += num_iterations
+        if not self._num_decoding:
+            return
+        self._decoded += num_iterations
+        self._context += self._num_decoding * num_iterations
+        while self._finishing and self._finishing[0][0] <= self._decoded:
+            request = heappop(self._finishing)[2]
+            self._stop_decoding(request)
+            self._end(request)
+        self._carry_out_offloads()
+
+    # ------------------------------------------------------------------ end and preemption
+
+    def _end(self, request: Request) -> None:
+        call, now_s = request.call, self.env.now
+        answer = None
+        if call.output_id is not None and call.num_output_tokens > 1:
+            answer = self.manager.table.extended(request.path, call.output_id, call.num_output_tokens - 1)
+        del self.running[request]
+        self.manager.finish(request.lease, answer, request.num_held_tokens, now_s)
+        request.ended_at_s = now_s
+        self._retry = True
+        self._on_end(request)
+
+    def _preempt(self, request: Request) -> None:
+        """Take the blocks of ``request`` away; it goes to the head of the queue and is computed again."""
+        del self.running[request]
+        if request in self._prefilling:
+            del self._prefilling[request]
+            held = request.num_target
+        else:
+            self._finishing = [entry for entry in self._finishing if entry[2] is not request]
+            heapify(self._finishing)
+            self._stop_decoding(request)
+            held = request.num_held_tokens
+        self.manager.preempt(request.lease, held)
+        request.num_target = request.num_prompt_tokens + request.num_generated
+        request.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.appendleft(request)
+        self._retry = True
+
+
+def _links(profile: HardwareProfile) -> tuple[Link, Link]:
+    """The two directions, host to device first, each slower while the other is busy."""
+    h2d, d2h = Link(profile.link.h2d_s), Link(profile.link.d2h_s)
+    h2d.other, d2h.other = d2h, h2d
+    return h2d, d2h
