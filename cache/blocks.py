@@ -55,9 +55,15 @@ class PathTable:
         self._keys: dict[tuple[Key, int], Key] = {}
         self._cached_tokens: dict[Key, int] = {}
 
-    def path(self, segment_ids: Sequence[int], segment_tokens: Sequence[int]) -> BlockPath:
-        """The path of a prompt whose i-th segment has ``segment_tokens[i]`` tokens."""
-        return BlockPath(self.block_size, self._chain(0, segment_ids), list(accumulate(segment_tokens)))
+    def path(
+        self, segment_ids: Sequence[int], segment_tokens: Sequence[int], namespace: int = 0
+    ) -> BlockPath:
+        """The path of a prompt whose i-th segment has ``segment_tokens[i]`` tokens.
+
+        Ids mean something within their ``namespace`` (≥ 0, one a trace): paths of two share nothing.
+        """
+        chain = self._chain(-namespace, segment_ids)
+        return BlockPath(self.block_size, chain, list(accumulate(segment_tokens)))
 
     def extended(self, path: BlockPath, segment_id: int, num_tokens: int) -> BlockPath:
         """``path`` with one more segment (the generated answer) behind it."""

@@ -22,6 +22,7 @@ kept if the trace names them.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,13 @@ class WriteMode(StrEnum):
     SELECTIVE = "write-through-selective"  # at the second use
     WRITE_BACK = "write-back"  # at eviction, which waits for the copy
     EXCLUSIVE = "exclusive"  # at eviction; given up again when loaded
+
+    @classmethod
+    def named(cls, name: str) -> WriteMode:
+        """The mode called ``name``. Raises ConfigError."""
+        if name not in list(cls):
+            raise ConfigError("write_mode", name, "one of " + ", ".join(cls))
+        return cls(name)
 
 
 _HITS_BEFORE_WRITE = {WriteMode.WRITE_THROUGH: 1, WriteMode.SELECTIVE: 2}
@@ -117,13 +125,15 @@ class CacheManager:
         back). On None nothing has changed but that, in the modes that copy at eviction, room may
         have begun to be made.
         """
-        held = -(-(num_tokens or path.num_tokens) // self.config.block_size)
+        held = self._num_blocks(path.num_tokens if num_tokens is None else num_tokens)
         nodes = self._matched_nodes(path)
         num_gpu = sum(node.gpu for node in nodes)
         gpu_end = nodes[num_gpu - 1].end if num_gpu else 0
         deepest = nodes[-1] if nodes else self.tree.root
+        if not self._can_have(held - gpu_end, deepest):
+            return None
         self.tree.pin(deepest)
-        if not self._has_room(held - gpu_end, owner, now_s):
+        if not self._make_room(held - gpu_end, owner, "admit", now_s):
             self._unpin(deepest)
             return None
         lease = Lease(path, owner, deepest)
@@ -132,13 +142,17 @@ class CacheManager:
         last_gpu = nodes[num_gpu - 1] if num_gpu else self.tree.root
         load = self._start_load(lease, nodes[num_gpu:], last_gpu, now_s)
         self._take(held - lease.node.end)
-        for node in nodes:
-            self._touch(node, now_s)
+        self._touch(nodes, now_s)
         return self._admission(lease, nodes[:num_gpu], ready, load, now_s)
 
     def commit(self, lease: Lease, now_s: float, num_tokens: int | None = None) -> None:
-        """The prompt is computed: its full blocks enter the tree, where others find them."""
-        held = -(-(num_tokens or lease.path.num_tokens) // self.config.block_size)
+        """The prompt is computed: its full blocks enter the tree, where others find them.
+
+        Raises InvariantError if a copy that the lease stands on has not ended.
+        """
+        if lease.node.load is not None:
+            raise InvariantError(f"{lease.node} of {lease.owner} is used before its copy has ended")
+        held = self._num_blocks(lease.path.num_tokens if num_tokens is None else num_tokens)
         self._insert(lease, lease.path, held - lease.node.end, now_s)
 
     def grow(self, num_blocks: int, owner: str, now_s: float) -> bool:
@@ -150,14 +164,14 @@ class CacheManager:
 
     def finish(self, lease: Lease, answer: BlockPath | None, held_tokens: int, now_s: float) -> None:
         """End a request that holds ``held_tokens``; ``answer`` is its path with the generated tokens."""
-        private = -(-held_tokens // self.config.block_size) - lease.node.end
+        private = self._num_blocks(held_tokens) - lease.node.end
         if answer is not None:
             private = self._insert(lease, answer, private, now_s)
         self._end(lease, private)
 
     def preempt(self, lease: Lease, held_tokens: int) -> None:
         """Stop a request for lack of room: its private blocks go, what the tree has may be evicted."""
-        self._end(lease, -(-held_tokens // self.config.block_size) - lease.node.end)
+        self._end(lease, self._num_blocks(held_tokens) - lease.node.end)
 
     # ------------------------------------------------------------------ copies
 
@@ -197,11 +211,18 @@ class CacheManager:
             match.nodes.append(self.tree.split(match.partial, match.num_blocks))
         return match.nodes
 
-    def _has_room(self, num_blocks: int, owner: str, now_s: float) -> bool:
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.config.block_size)
+
+    def _can_have(self, num_blocks: int, deepest: Node) -> bool:
+        """Whether so many blocks are free or evictable while the path down to ``deepest`` stays."""
         spare = self.config.watermark_blocks if self._num_leases else 0
-        if num_blocks + spare > self.free_blocks + self._pending_free + self.evictable_blocks:
-            return False
-        return self._make_room(num_blocks, owner, "admit", now_s)
+        available = self.free_blocks + self._pending_free + self.evictable_blocks - spare
+        node: Node | None = deepest
+        while node is not None and not node.refs:
+            available -= node.end - node.start if node.gpu else 0
+            node = node.parent
+        return num_blocks <= available
 
     def _start_load(self, lease: Lease, host_nodes: list[Node], last_gpu: Node, now_s: float) -> Load | None:
         """Begin to load ``host_nodes``, or end the lease at ``last_gpu`` if they are too short."""
@@ -212,7 +233,7 @@ class CacheManager:
                 self._unpin(lease.node)
                 lease.node = last_gpu
             return None
-        event = self._event("load", host_nodes[0], num_blocks, lease.owner, "admit", now_s)
+        event = _event("load", host_nodes[0], num_blocks, lease.owner, "admit", now_s)
         load = Load(host_nodes, event)
         for node in host_nodes:
             self.tree.hold_gpu(node)
@@ -248,11 +269,13 @@ class CacheManager:
         gone = self._evicted.get(path.keys[bisect_right(path.ends, block)])
         return (None, None) if gone is None else (gone[1], now_s - gone[0])
 
-    def _touch(self, node: Node, now_s: float) -> None:
-        node.last_access_s = now_s
-        node.num_hits += 1
-        if self._write_at is not None and not node.host:
-            self._write(node, now_s)
+    def _touch(self, nodes: Sequence[Node], now_s: float) -> None:
+        writes = self._write_at is not None
+        for node in nodes:
+            node.last_access_s = now_s
+            node.num_hits += 1
+            if writes and not node.host:
+                self._write(node, now_s)
 
     # ------------------------------------------------------------------ insertion
 
@@ -279,7 +302,7 @@ class CacheManager:
             private -= child.end - child.start
             self.private_blocks -= child.end - child.start
             node = child
-            self._touch(node, now_s)
+            self._touch((node,), now_s)
         if node is not lease.node:
             self.tree.pin(node)
             self.tree.unpin(lease.node)
@@ -307,9 +330,10 @@ class CacheManager:
 
     def _unpin(self, node: Node) -> None:
         for freed in self.tree.unpin(node):
-            if not freed.num_gpu_children:
-                self._gpu_queue.add(freed)
+            if not freed.gpu:
                 self._host_queue.add(freed)
+            elif not freed.num_gpu_children:
+                self._gpu_queue.add(freed)
 
     # ------------------------------------------------------------------ room on the GPU
 
@@ -329,13 +353,14 @@ class CacheManager:
         if node.host:
             self._demote(node, by, reason, now_s)
         elif self._writes_at_eviction and self._make_host_room(node.num_blocks, by, now_s):
-            self._start_offload(node, self._event("offload", node, node.num_blocks, by, reason, now_s), True)
+            self._start_offload(node, _event("offload", node, node.num_blocks, by, reason, now_s), True)
         else:
             self._delete(node, by, reason, now_s)
 
     def _demote(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
         self._leave_gpu(node, now_s)
-        self._host_queue.add(node)
+        if not node.children:
+            self._host_queue.add(node)
         self._log("demote", node, by, reason, now_s)
 
     def _delete(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
@@ -350,7 +375,9 @@ class CacheManager:
         self.tree.release_gpu(node)
         self.free_blocks += node.end - node.start
         node.gone_at_s = now_s
-        self._gpu_queue.add(parent_of(node))
+        parent = parent_of(node)
+        if not (parent.num_gpu_children or parent.refs):
+            self._gpu_queue.add(parent)
 
     def _forget(self, node: Node, by: str, now_s: float) -> None:
         self.tree.remove(node)
@@ -368,7 +395,7 @@ class CacheManager:
         """
         due = self._write_at is not None and node.num_hits >= self._write_at
         if due and parent_of(node).host and self._make_host_room(node.num_blocks, node.owner, now_s):
-            event = self._event("offload", node, node.num_blocks, node.owner, "write", now_s)
+            event = _event("offload", node, node.num_blocks, node.owner, "write", now_s)
             self._start_offload(node, event, False)
 
     def _start_offload(self, node: Node, event: CacheEvent, evicts: bool) -> None:
@@ -405,13 +432,17 @@ class CacheManager:
     # ------------------------------------------------------------------ log and checks
 
     def _log(self, kind: EventKind, node: Node, by: str, reason: Reason, now_s: float) -> None:
-        self.events.append(self._event(kind, node, node.num_blocks, by, reason, now_s))
-
-    def _event(
-        self, kind: EventKind, node: Node, num_blocks: int, by: str, reason: Reason, now_s: float
-    ) -> CacheEvent:
-        age, lifetime = now_s - node.last_access_s, now_s - node.made_at_s
-        return CacheEvent(now_s, kind, num_blocks, node.owner, by, reason, age, lifetime)
+        """Log an eviction; what goes with it for the same need, of one owner and last use, is one entry."""
+        event = _event(kind, node, node.end - node.start, by, reason, now_s)
+        last = self.events[-1] if self.events else None
+        if last is not None and last[:2] == event[:2] and last[3:7] == event[3:7]:
+            num_blocks, lifetime_s = (
+                last.num_blocks + event.num_blocks,
+                max(last.lifetime_s, event.lifetime_s),
+            )
+            self.events[-1] = last._replace(num_blocks=num_blocks, lifetime_s=lifetime_s)
+        else:
+            self.events.append(event)
 
     def check_invariants(self) -> None:
         """Conservation on both tiers, and the tree's own invariants. Raises InvariantError."""
@@ -427,6 +458,11 @@ class CacheManager:
             raise InvariantError(
                 f"host: {self.free_host_blocks} free + {on_host} held, capacity {self.config.host_blocks}"
             )
+
+
+def _event(kind: EventKind, node: Node, num_blocks: int, by: str, reason: Reason, now_s: float) -> CacheEvent:
+    age_s, lifetime_s = now_s - node.last_access_s, now_s - node.made_at_s
+    return CacheEvent(now_s, kind, num_blocks, node.owner, by, reason, age_s, lifetime_s)
 
 
 def _limit(path: BlockPath) -> int:

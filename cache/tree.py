@@ -103,16 +103,16 @@ class PrefixTree:
         keys, ends = path.keys, path.ends
         num_runs = len(keys)
         nodes: list[Node] = []
-        node, index, matched = self.root, 0, 0
+        children, index, matched = self.root.children, 0, 0
         while index < num_runs and matched < limit:
-            child = node.children.get(keys[index])
+            child = children.get(keys[index])
             if child is None:
                 break
             index, reached = follow(child, keys, ends, index)
             if reached < child.end or reached > limit:
                 return Match(nodes, child, min(reached, limit))
             nodes.append(child)
-            node, matched = child, reached
+            children, matched = child.children, reached
         return Match(nodes, None, matched)
 
     def add(self, parent: Node, path: BlockPath, owner: str, now_s: float) -> Node:
@@ -248,6 +248,7 @@ def _check_node(node: Node) -> None:
     _require(node.refs >= sum(c.refs > 0 for c in children), f"{node}: fewer refs than protected children")
     _require(node.load is None or node.gpu, f"{node}: loads into no space")
     _require(node.offload is None or (node.host and node.gpu), f"{node}: offloads from or to no space")
+    _require(not (node.load or node.offload) or node.refs > 0, f"{node}: a copy in flight, and unprotected")
     _require(all(child.keys and child.end > child.start for child in children), f"{node}: an empty child")
 
 

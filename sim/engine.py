@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 import simpy
 from simpy.events import Event
@@ -44,6 +44,8 @@ class EngineConfig:
     fuse: bool = True
 
     def __post_init__(self) -> None:
+        if self.request_order not in get_args(RequestOrder):
+            raise ConfigError("request_order", self.request_order, "fcfs or lpm")
         if self.max_sequences < 1:
             raise ConfigError("max_sequences", self.max_sequences, "a number ≥ 1")
         if self.max_batched_tokens <= self.max_sequences:
@@ -55,7 +57,10 @@ class EngineConfig:
 
 
 class Engine:
-    """One replica. ``on_end`` is called with each request at the instant its last token is out."""
+    """One replica. ``on_end`` is called with each request at the instant its last token is out.
+
+    ``on_sample`` is called between iterations, at most once every ``sample_every_s``.
+    """
 
     def __init__(
         self,
@@ -63,7 +68,6 @@ class Engine:
         manager: CacheManager,
         profile: HardwareProfile,
         config: EngineConfig,
-        on_end: Callable[[Request], None],
     ) -> None:
         self.env = env
         self.manager = manager
@@ -75,8 +79,11 @@ class Engine:
         self.num_loading = 0
         self.num_iterations = 0
         self.num_preemptions = 0
-        self._on_end = on_end
-        self._block_bytes = manager.config.block_size * profile.kv_bytes_per_token
+        self.on_end: Callable[[Request], None] = _ignore
+        self.on_sample: Callable[[], None] = _nothing
+        self.sample_every_s = float("inf")
+        self._sample_at_s = 0.0
+        self.block_bytes = manager.config.block_size * profile.kv_bytes_per_token
         self._prefilling: dict[Request, None] = {}
         self._num_decoding = 0
         self._context = 0  # tokens held by the decoding sequences
@@ -84,6 +91,7 @@ class Engine:
         self._finishing: list[tuple[int, int, Request]] = []
         self._num_pushed = 0
         self._crossings = [0] * manager.config.block_size  # sequences by residue of their next block
+        self._load_ends_s: deque[float] = deque()
         self._offloading: deque[tuple[float, Offload]] = deque()
         self._blocked = False  # the head of the queue was refused for lack of blocks …
         self._retry = True  # … and something has changed since
@@ -104,6 +112,8 @@ class Engine:
 
     def _run(self) -> Generator[Event, None, None]:
         while True:
+            if self.env.now >= self._sample_at_s:
+                self._sample()
             self._admit()
             if not self._reserve_next_token():
                 yield self._next_copy()
@@ -124,6 +134,10 @@ class Engine:
             else:
                 yield self._idle()
                 self._end_copies()
+
+    def _sample(self) -> None:
+        self._sample_at_s = self.env.now + self.sample_every_s
+        self.on_sample()
 
     def _boundary(self, seconds: float) -> Event:
         """The end of an iteration (or run of them) that starts now."""
@@ -205,12 +219,14 @@ class Engine:
         self._prefilling[request] = None
 
     def _carry_out_load(self, load: Load) -> None:
-        start_s, end_s = self.h2d.submit(load.num_blocks * self._block_bytes, self.env.now)
+        start_s, end_s = self.h2d.submit(load.num_blocks * self.block_bytes, self.env.now)
         self._log_copy(load.event, start_s, end_s)
+        self._load_ends_s.append(end_s)
         done = self.env.timeout(end_s - self.env.now)
         done.callbacks.append(lambda _: self._end_load(load))
 
     def _end_load(self, load: Load) -> None:
+        self._load_ends_s.popleft()
         self.manager.end_load(load)
         for request in load.waiters:
             request.num_loads -= 1
@@ -223,8 +239,10 @@ class Engine:
         self._wake_up()
 
     def _carry_out_offloads(self) -> None:
+        if not self.manager.offloads:
+            return
         for offload in self.manager.take_offloads():
-            start_s, end_s = self.d2h.submit(offload.num_blocks * self._block_bytes, self.env.now)
+            start_s, end_s = self.d2h.submit(offload.num_blocks * self.block_bytes, self.env.now)
             self._log_copy(offload.event, start_s, end_s)
             self._offloading.append((end_s, offload))
 
@@ -236,7 +254,7 @@ class Engine:
             self._retry = True
 
     def _log_copy(self, event: CacheEvent, start_s: float, end_s: float) -> None:
-        self.manager.events.append(event._replace(queued_s=start_s - event.at_s, done_at_s=end_s))
+        self.manager.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s))
 
     # ------------------------------------------------------------------ prefill
 
@@ -273,6 +291,7 @@ class Engine:
     def _end_prefill(self, request: Request) -> None:
         del self._prefilling[request]
         self.manager.commit(request.lease, self.env.now, request.num_target)
+        self._retry = True  # what waits may find more, and so need less
         if not request.num_generated:
             request.first_token_at_s = self.env.now
         request.num_generated += 1
@@ -320,12 +339,10 @@ class Engine:
 
     def _plan_decodes(self) -> int:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
-        if not self.config.fuse:
+        if not self.config.fuse or (self._retry and self.waiting):
             return 1
         most = self._finishing[0][0] - self._decoded
-        horizon_s = self.env.peek()
-        if self._blocked and self._offloading:
-            horizon_s = min(horizon_s, self._offloading[0][0])
+        horizon_s = self._horizon_s()
         if horizon_s < float("inf"):
             ahead_s = horizon_s - self.env.now
             most = min(most, self.cost.decode_iterations_until(self._num_decoding, self._context, ahead_s))
@@ -334,6 +351,20 @@ class Engine:
             self.manager.grow(num_blocks, "", self.env.now)
             return 1 + extra
         return 1
+
+    def _horizon_s(self) -> float:
+        """The next instant at which the batch may change but by its own doing.
+
+        An arrival changes nothing while the queue's head waits for blocks or all sequences are taken.
+        """
+        waits_for_blocks = self._blocked and self.config.request_order == "fcfs"
+        if not waits_for_blocks and self.num_running < self.config.max_sequences:
+            horizon_s = self.env.peek()
+        else:
+            horizon_s = self._load_ends_s[0] if self._load_ends_s else float("inf")
+        if self._blocked and self._offloading:
+            return min(horizon_s, self._offloading[0][0])
+        return horizon_s
 
     def _growth_within(self, most: int, free_blocks: int) -> tuple[int, int]:
         """Of ``most`` iterations behind the next, how many ``free_blocks`` suffice for; their blocks."""
@@ -371,7 +402,7 @@ class Engine:
         self.manager.finish(request.lease, answer, request.num_held_tokens, now_s)
         request.ended_at_s = now_s
         self._retry = True
-        self._on_end(request)
+        self.on_end(request)
 
     def _preempt(self, request: Request) -> None:
         """Take the blocks of ``request`` away; it goes to the head of the queue and is computed again."""
@@ -390,6 +421,14 @@ class Engine:
         self.num_preemptions += 1
         self.waiting.appendleft(request)
         self._retry = True
+
+
+def _ignore(request: Request) -> None:
+    """Nobody waits for the end of a request."""
+
+
+def _nothing() -> None:
+    """Nobody wants samples."""
 
 
 def _links(profile: HardwareProfile) -> tuple[Link, Link]:

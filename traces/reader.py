@@ -74,6 +74,31 @@ class Trace:
         if not seen:
             raise TraceError(self.path, "rows", 0, "at least one call (the trace is empty)")
 
+    def longest_call(self) -> tuple[str, int, int]:
+        """(workflow id, call index, tokens) of the call with most prompt and output tokens together."""
+        longest = ("", 0, 0)
+        columns = ["workflow_id", "call_index", "segments.list.element.num_tokens", "num_output_tokens"]
+        for batch in self._file.iter_batches(_CALLS_PER_BATCH, columns=columns):
+            tokens = _call_tokens(self.path, batch)
+            row = int(tokens.argmax())
+            if tokens[row] > longest[2]:
+                where = (batch.column("workflow_id")[row].as_py(), batch.column("call_index")[row].as_py())
+                longest = (*where, int(tokens[row]))
+        return longest
+
+    def is_in_arrival_order(self) -> bool:
+        """Whether arrivals are known and never fall from row to row. Raises TraceError if one is null."""
+        last_s = 0.0
+        for batch in self._file.iter_batches(columns=["arrival_s"]):
+            column = _column(self.path, batch, "arrival_s")
+            if column.null_count:
+                raise TraceError(self.path, "arrival_s", "null", "arrivals (or run the closed loop)")
+            arrivals = _numbers(column)
+            if arrivals[0] < last_s or bool((np.diff(arrivals) < 0).any()):
+                return False
+            last_s = float(arrivals[-1])
+        return True
+
     def _rows(self, everything: bool) -> Iterator[_Row]:
         columns = None if everything else list(_NEEDED)
         for batch in self._file.iter_batches(_CALLS_PER_BATCH, columns=columns):
@@ -140,6 +165,20 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
     return zip(columns["workflow_id"].to_pylist(), columns["app"].to_pylist(), arrivals, calls, strict=True)
 
 
+def _call_tokens(path: Path, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Prompt and output tokens of each row."""
+    segments = _column(path, batch, "segments")
+    tokens = np.concatenate(([0], np.cumsum(_numbers(segments.flatten().field(0)), dtype=np.int64)))
+    offsets = _numbers(segments.offsets) - segments.offsets[0].as_py()
+    outputs = _numbers(_column(path, batch, "num_output_tokens"))
+    return np.asarray(np.diff(tokens[offsets]) + outputs, np.int64)
+
+
+def _numbers(array: pa.Array) -> np.ndarray[Any, Any]:
+    """A numeric array without nulls as numpy sees it (``to_numpy`` would import pandas)."""
+    return np.from_dlpack(array)
+
+
 def _optional(columns: dict[str, pa.Array], name: str, num_rows: int) -> Iterable[Any]:
     return columns[name].to_pylist() if name in columns else repeat(None, num_rows)
 
@@ -152,7 +191,7 @@ def _segment_leaves(
     names = [flat.type.field(index).name for index in range(flat.type.num_fields)]
     leaves = {name: flat.field(index) for index, name in enumerate(names)}
     _check_range(path, "segments.num_tokens", leaves["num_tokens"], 1)
-    offsets = segments.offsets.to_numpy()
+    offsets = _numbers(segments.offsets)
     kinds = leaves["kind"].to_pylist() if "kind" in leaves else None
     return (offsets - offsets[0]).tolist(), leaves["id"].to_pylist(), leaves["num_tokens"].to_pylist(), kinds
 
@@ -183,7 +222,7 @@ def _cast(path: Path, name: str, column: pa.Array, expected: pa.DataType) -> pa.
 
 
 def _check_finite(path: Path, name: str, column: pa.Array) -> None:
-    values = column.drop_null().to_numpy()
+    values = _numbers(column.drop_null())
     bad = values[~np.isfinite(values)]
     if bad.size:
         raise TraceError(path, name, float(bad[0]), "a finite number")

@@ -34,7 +34,7 @@ CALLS = pa.schema(
         pa.field("admitted_at_s", pa.float64()),
         pa.field("first_token_at_s", pa.float64()),
         pa.field("ended_at_s", pa.float64()),
-        pa.field("load_wait_s", pa.float64()),
+        pa.field("load_wait_s", pa.float32()),
         pa.field("num_prompt_tokens", pa.int32()),
         pa.field("num_output_tokens", pa.int32()),
         pa.field("num_gpu_hit_tokens", pa.int32()),
@@ -44,7 +44,7 @@ CALLS = pa.schema(
         pa.field("num_partial_tokens", pa.int32()),
         pa.field("num_cold_tokens", pa.int32()),
         pa.field("evicted_by", pa.string()),  # workflow whose need evicted the first evicted block
-        pa.field("evicted_ago_s", pa.float64()),  # how long before this call was admitted
+        pa.field("evicted_ago_s", pa.float32()),  # how long before this call was admitted
         pa.field("num_preemptions", pa.int32()),
         pa.field("num_recomputed_tokens", pa.int32()),  # prefilled again after a preemption
     ]
@@ -74,9 +74,9 @@ EVENTS = pa.schema(
         pa.field("workflow_id", pa.string()),  # the workflow that made the entry
         pa.field("by_workflow_id", pa.string()),  # the workflow whose need caused the event
         pa.field("reason", pa.string()),  # admit, grow, insert, load, host_room
-        pa.field("age_s", pa.float64()),  # since its last use
-        pa.field("lifetime_s", pa.float64()),  # since it was made
-        pa.field("queued_s", pa.float64()),  # copies: waited for the link
+        pa.field("age_s", pa.float32()),  # since its last use
+        pa.field("lifetime_s", pa.float32()),  # since it was made
+        pa.field("queued_s", pa.float32()),  # copies: waited for the link
         pa.field("done_at_s", pa.float64()),  # copies: end
     ]
 )

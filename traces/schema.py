@@ -104,9 +104,12 @@ class TraceMetadata:
     num_calls: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
 
-    def to_json(self) -> bytes:
+    def to_dict(self) -> dict[str, object]:
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
-        return json.dumps({**known, **self.extra}, sort_keys=True).encode()
+        return {**known, **self.extra}
+
+    def to_json(self) -> bytes:
+        return json.dumps(self.to_dict(), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> TraceMetadata:

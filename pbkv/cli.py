@@ -1,0 +1,216 @@
+"""The command line. Options become `Settings`; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pbkv import cli_traces
+from pbkv.traces.errors import ConfigError, InputError
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which newer releases of typer bring themselves
+
+app = typer.Typer(
+    help="A policy lab for the KV-cache of LLM agent workflows.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(cli_traces.app, name="traces")
+
+_Traces = Annotated[list[Path], typer.Argument(help="Trace files, in any format that `traces import` reads.")]
+_Out = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; appears when it is whole.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run.")]
+
+
+def main() -> NoReturn:
+    """Run the command line. Bad input prints one line and exits 2, an interrupt exits 130."""
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a killed run cleans up like an interrupted one
+    try:
+        status = app(prog_name="pbkv", standalone_mode=False)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except _UsageError as error:
+        print(f"error: {error.format_message()} (see pbkv --help)", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def _without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def simulate(
+    traces: _Traces,
+    output: _Out,
+    policy: Annotated[list[str], typer.Option(help="Eviction order; may be repeated.")] = ["lru"],  # noqa: B006
+    profile: Annotated[str, typer.Option(help="Hardware profile: a name or a .toml file.")] = (
+        "h100-llama-3.1-8b"
+    ),
+    concurrency: Annotated[list[str], typer.Option(help="Closed loop: live workflows, N[,N…].")] = ["48"],  # noqa: B006
+    open_loop: Annotated[
+        bool, typer.Option("--open-loop", help="Release workflows at their arrivals.")
+    ] = False,
+    block_size: Annotated[int, typer.Option(help="Tokens a block.")] = 16,
+    gpu_blocks: Annotated[
+        list[str] | None, typer.Option(help="GPU tier, N[,N…] blocks [default: the profile's memory].")
+    ] = None,
+    gpu_kv_gb: Annotated[float | None, typer.Option(help="… or in GB (1e9 bytes).")] = None,
+    host_blocks: Annotated[int | None, typer.Option(help="Host tier, in blocks.")] = None,
+    host_ratio: Annotated[float, typer.Option(help="… or as a multiple of the GPU tier.")] = 1.0,
+    seed: Annotated[list[int], typer.Option(help="May be repeated: an interval over seeds.")] = [0],  # noqa: B006
+    order: Annotated[
+        str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
+    ] = "file",
+    write_mode: Annotated[
+        str, typer.Option(help="write-through, write-through-selective, write-back or exclusive.")
+    ] = "write-through",
+    block_eviction: Annotated[
+        bool, typer.Option("--block-eviction", help="Evict blocks and not whole nodes.")
+    ] = False,
+    request_order: Annotated[str, typer.Option(help="fcfs or lpm (longest prefix match).")] = "fcfs",
+    max_batched_tokens: Annotated[int, typer.Option(help="Token budget of an iteration.")] = 8192,
+    max_sequences: Annotated[int, typer.Option(help="Most requests at a time.")] = 256,
+    h2d_gb_per_s: Annotated[float | None, typer.Option(help="Host to GPU [default: the profile's].")] = None,
+    d2h_gb_per_s: Annotated[float | None, typer.Option(help="GPU to host [default: the profile's].")] = None,
+    unknown_gap_s: Annotated[float, typer.Option(help="Tool wait where the trace has none.")] = 0.0,
+    sample_every_s: Annotated[float, typer.Option(help="Of the occupancy table, simulated time.")] = 1.0,
+    skip_too_long: Annotated[
+        bool, typer.Option("--skip-too-long", help="Leave out workflows that do not fit into the GPU tier.")
+    ] = False,
+    cache_events: Annotated[bool, typer.Option(help="Write cache_events.parquet.")] = True,
+    token_by_token: Annotated[
+        bool, typer.Option("--token-by-token", help="Reference mode: an event for each decode iteration.")
+    ] = False,
+    force: _Force = False,
+) -> None:
+    """Simulate TRACES on an engine with a GPU and a host tier; write a run folder and print its table."""
+    from pbkv.cache.manager import WriteMode
+    from pbkv.console import simulate_to
+    from pbkv.sim.engine import EngineConfig
+    from pbkv.sim.profile import load_profile
+    from pbkv.sim.settings import Settings
+    from pbkv.traces.sources import open_trace
+
+    hardware = load_profile(profile)
+    if h2d_gb_per_s is not None or d2h_gb_per_s is not None:
+        hardware = hardware.with_link(_bytes_per_s(h2d_gb_per_s), _bytes_per_s(d2h_gb_per_s))
+    if gpu_blocks and gpu_kv_gb is not None:
+        raise ConfigError("--gpu-kv-gb", gpu_kv_gb, "either this or --gpu-blocks")
+    sizes = _numbers("--gpu-blocks", gpu_blocks or [])
+    if gpu_kv_gb is not None:
+        sizes = [int(gpu_kv_gb * 1e9 // (max(block_size, 1) * hardware.kv_bytes_per_token))]
+    settings = Settings(
+        profile=hardware,
+        policies=tuple(_split(policy)),
+        gpu_blocks=tuple(sizes),
+        host_blocks=host_blocks,
+        host_ratio=host_ratio,
+        concurrencies=(None,) if open_loop else tuple(_numbers("--concurrency", concurrency)),
+        seeds=tuple(seed),
+        shuffle=_choice("--order", order, "file", "shuffled") == "shuffled",
+        block_size=block_size,
+        write_mode=WriteMode.named(write_mode),
+        whole_nodes=not block_eviction,
+        engine=EngineConfig(max_batched_tokens, max_sequences, request_order, not token_by_token),  # type: ignore[arg-type] # checked by it
+        unknown_gap_s=unknown_gap_s,
+        sample_every_s=sample_every_s,
+        skip_too_long=skip_too_long,
+        cache_events=cache_events,
+    )
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_trace(path)) for path in traces]
+        simulate_to(opened, settings, output, force)
+
+
+@app.command()
+def curve(
+    trace: Annotated[Path, typer.Argument(help="A trace file, in any format that `traces import` reads.")],
+    gpu_blocks: Annotated[list[str], typer.Option(help="Capacities, N[,N…] blocks.")],
+    policy: Annotated[list[str], typer.Option(help="Eviction order; may be repeated.")] = ["lru"],  # noqa: B006
+    block_size: Annotated[int, typer.Option(help="Tokens a block.")] = 16,
+    order: Annotated[str, typer.Option(help="Of calls: turns (C slots take turns) or file.")] = "turns",
+    concurrency: Annotated[int, typer.Option(help="Slots that take turns.")] = 48,
+    seed: Annotated[int, typer.Option(help="Of policies that draw.")] = 0,
+    whole_nodes: Annotated[
+        bool, typer.Option("--whole-nodes", help="Evict whole nodes, not blocks.")
+    ] = False,
+    warm_up_calls: Annotated[int, typer.Option(help="Calls at the start that are not counted.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Also draw the curve (PNG).")] = None,
+) -> None:
+    """The cache alone, no clock: hit ratio by capacity, several policies in one pass over TRACE."""
+    from pbkv.console import print_curve, progress_of_calls
+    from pbkv.sim.curve import hit_curve
+    from pbkv.traces.sources import open_trace
+
+    with open_trace(trace) as opened, progress_of_calls("curve", opened.num_calls) as advance:
+        found = hit_curve(
+            opened,
+            _split(policy),
+            _numbers("--gpu-blocks", gpu_blocks),
+            block_size=block_size,
+            order=_choice("--order", order, "turns", "file"),  # type: ignore[arg-type] # just checked
+            concurrency=concurrency,
+            seed=seed,
+            whole_nodes=whole_nodes,
+            warm_up_calls=warm_up_calls,
+            progress=advance,
+        )
+    print_curve(trace, found, as_json=json_output, figure=figure)
+
+
+@app.command()
+def demo(output: _Out = Path("runs/demo"), force: _Force = False) -> None:
+    """Generate HoVer-like workflows, put LRU under growing pressure, draw what happens."""
+    from pbkv.demo import run_demo
+
+    run_demo(output, force=force)
+
+
+@app.command()
+def info() -> None:
+    """Versions, and what is installed."""
+    from pbkv.console import print_info
+
+    print_info()
+
+
+def _split(texts: Iterable[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",")]
+
+
+def _numbers(option: str, texts: Iterable[str]) -> list[int]:
+    found = []
+    for part in _split(texts):
+        try:
+            found.append(int(part))
+        except ValueError:
+            raise ConfigError(option, part, "whole numbers, N[,N…]") from None
+    return found
+
+
+def _choice(option: str, value: str, *choices: str) -> str:
+    if value not in choices:
+        raise ConfigError(option, value, "one of " + ", ".join(choices))
+    return value
+
+
+def _bytes_per_s(gb_per_s: float | None) -> float | None:
+    return None if gb_per_s is None else gb_per_s * 1e9

@@ -1,0 +1,124 @@
+"""What commands show: progress on stderr (terminals only), tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import pbkv
+
+if TYPE_CHECKING:
+    from pbkv.sim.curve import Curve
+    from pbkv.sim.settings import Cell, Settings
+    from pbkv.traces.reader import Trace
+
+_PACKAGES = ("simpy", "numpy", "pandas", "pyarrow", "typer", "rich", "matplotlib")
+_TORCH_PACKAGES = ("torch", "transformers", "safetensors")
+
+
+def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force: bool) -> None:
+    """Simulate with a progress bar and print the run's table."""
+    from pbkv.sim.run import simulate
+
+    num_calls, num_cells = sum(trace.num_calls for trace in traces), len(settings.cells())
+    with progress_of_calls("simulate", num_calls * num_cells) as advance:
+
+        def report(cell: Cell, num_done: int) -> None:
+            advance(cell.cell * num_calls + num_done)
+
+        simulate(traces, settings, output, force=force, command=command_line(), progress=report)
+    print_run(output)
+
+
+@contextmanager
+def progress_of_calls(title: str, num_calls: int) -> Iterator[Callable[[int], None]]:
+    """A bar over ``num_calls`` calls; yields what to call with those done so far."""
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("calls"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=num_calls)
+        yield lambda num_done: progress.update(task, completed=num_done)
+
+
+def print_run(folder: Path) -> None:
+    """The run's table, and where its records are."""
+    from pbkv.analysis.summary import summarise
+    from pbkv.analysis.table import ConsoleTable
+
+    console = Console()
+    console.print(ConsoleTable(summarise(folder)))
+    console.print(f"records: {folder}", style="dim", soft_wrap=True, highlight=False)
+
+
+def print_curve(trace: Path, curve: Curve, *, as_json: bool, figure: Path | None) -> None:
+    """The curve as a table or as JSON, and as a picture if ``figure`` names a file."""
+    if figure is not None:
+        _draw_curve(trace, curve, figure)
+    if as_json:
+        found = {"trace": str(trace), **asdict(curve), "infinite_hit_ratio": curve.infinite_hit_ratio}
+        print(json.dumps(found, indent=1))
+    else:
+        Console().print(_curve_table(curve))
+
+
+def _curve_table(curve: Curve) -> Table:
+    policies = list(dict.fromkeys(point.policy for point in curve.points))
+    load = f"{curve.concurrency} slots take turns" if curve.order == "turns" else "file order"
+    table = Table(title=f"hit ratio, cache only · {curve.num_calls:,} calls · {load}", title_justify="left")
+    table.add_column("GPU blocks", justify="right")
+    for policy in policies:
+        table.add_column(policy, justify="right")
+    ratios = {(point.gpu_blocks, point.policy): point.hit_ratio for point in curve.points}
+    for size in dict.fromkeys(point.gpu_blocks for point in curve.points):
+        table.add_row(f"{size:,}", *(f"{ratios[size, policy]:.2%}" for policy in policies))
+    table.caption = f"blocks of {curve.block_size} tokens; an infinite cache: {curve.infinite_hit_ratio:.2%}"
+    return table
+
+
+def _draw_curve(trace: Path, curve: Curve, figure: Path) -> None:
+    from pbkv.analysis.figures import hit_ratio_by_capacity
+    from pbkv.analysis.intervals import Interval
+    from pbkv.analysis.points import Point
+
+    points = [Point(p.policy, p.gpu_blocks, Interval(p.hit_ratio, None, 1)) for p in curve.points]
+    subtitle = f"{trace.name} · cache only · blocks of {curve.block_size} tokens"
+    hit_ratio_by_capacity(points, figure, subtitle=subtitle, infinite_ratio=curve.infinite_hit_ratio)
+
+
+def print_info() -> None:
+    """Versions of pbkv and of what it stands on."""
+    print(f"pbkv {pbkv.__version__}\npython {platform.python_version()}")
+    for package in _PACKAGES:
+        print(package, _version(package) or "not installed")
+    for package in _TORCH_PACKAGES:
+        print(package, _version(package) or "not installed (pip install 'pbkv[torch]')")
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["pbkv", *sys.argv[1:]])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,170 @@
+"""The cache alone, without a clock: hit ratio by capacity, many caches in one pass over the trace.
+
+A call is looked up, computed and kept at once, so its prompt and its answer (where the trace names
+one) are in every cache when the next call comes; time is the call's number. What costs, latencies and
+copies would do to the order of calls is `simulate`'s business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Literal
+
+from pbkv.cache.blocks import BlockPath, PathTable
+from pbkv.cache.eviction import make_order
+from pbkv.cache.manager import CacheConfig, CacheManager
+from pbkv.traces.errors import ConfigError, InvariantError
+
+if TYPE_CHECKING:
+    from pbkv.traces.reader import Trace
+    from pbkv.traces.schema import Call, Workflow
+
+CallOrder = Literal["turns", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One policy at one capacity. ``hit_blocks`` are the leading full blocks found, at most (P − 1) // B."""
+
+    policy: str
+    gpu_blocks: int
+    hit_blocks: int
+    hit_ratio: float  # hit tokens / prompt tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The points of one pass, and what bounds them: ``infinite_hit_blocks`` is a cache without an end.
+
+    ``num_prompt_blocks`` counts the full blocks of all prompts.
+    """
+
+    block_size: int
+    order: CallOrder
+    concurrency: int
+    num_calls: int
+    num_prompt_tokens: int
+    num_prompt_blocks: int
+    infinite_hit_blocks: int
+    points: tuple[CurvePoint, ...]
+
+    @property
+    def infinite_hit_ratio(self) -> float:
+        return self.infinite_hit_blocks * self.block_size / max(self.num_prompt_tokens, 1)
+
+
+def hit_curve(
+    trace: Trace,
+    policies: Sequence[str],
+    gpu_blocks: Sequence[int],
+    *,
+    block_size: int = 16,
+    order: CallOrder = "turns",
+    concurrency: int = 48,
+    seed: int = 0,
+    whole_nodes: bool = False,
+    warm_up_calls: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Curve:
+    """Hits of each policy at each capacity. The first ``warm_up_calls`` fill the caches uncounted.
+
+    ``order`` "turns": ``concurrency`` slots take turns, one call a turn, workflows in file order; a
+    freed slot takes the next workflow in its own next turn. "file": the calls as they stand in the
+    file. A call that does not fit into a cache passes it by. Raises ConfigError for bad options.
+    """
+    _check(policies, gpu_blocks, concurrency, warm_up_calls)
+    table = PathTable(block_size)
+    caches = [
+        _Cache(policy, CacheConfig(size, 0, block_size, whole_nodes=whole_nodes), table, seed)
+        for policy, size in product(policies, gpu_blocks)
+    ]
+    bound = PathTable(block_size)  # remembers all that was ever asked for
+    num_calls = num_tokens = num_blocks = infinite_hits = 0
+    for now, (workflow_id, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
+        path = table.path(call.segment_ids, call.segment_tokens)
+        answer = _answer(table, path, call)
+        counts = now >= warm_up_calls
+        if counts:
+            num_calls += 1
+            num_tokens += path.num_tokens
+            num_blocks += path.num_blocks
+            infinite_hits += min(bound.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
+        bound.remember(answer or path, 0)
+        for cache in caches:
+            hits = cache.serve(path, answer, workflow_id, float(now))
+            if counts:
+                cache.num_hits += hits
+        if progress is not None and not now % 256:
+            progress(now)
+    points = tuple(cache.point(num_tokens) for cache in caches)
+    return Curve(block_size, order, concurrency, num_calls, num_tokens, num_blocks, infinite_hits, points)
+
+
+class _Cache:
+    """One policy at one capacity."""
+
+    def __init__(self, policy: str, config: CacheConfig, table: PathTable, seed: int) -> None:
+        self.policy = policy
+        self.num_hits = 0
+        self._manager = CacheManager(config, table, make_order(policy, seed), make_order(policy, seed))
+
+    def serve(self, path: BlockPath, answer: BlockPath | None, owner: str, now_s: float) -> int:
+        """Look a prompt up and keep it; its hits in blocks."""
+        manager = self._manager
+        kept = answer or path
+        if kept.num_blocks > manager.config.gpu_blocks:
+            return manager.cached_blocks(path)
+        admission = manager.admit(path, owner, now_s, kept.num_blocks * kept.block_size)
+        if admission is None:
+            raise InvariantError("the cache has no room for a call that is alone in it")
+        manager.finish(admission.lease, kept, kept.num_blocks * kept.block_size, now_s)
+        manager.events.clear()
+        return admission.gpu_hit_tokens // path.block_size
+
+    def point(self, num_prompt_tokens: int) -> CurvePoint:
+        config = self._manager.config
+        ratio = self.num_hits * config.block_size / max(num_prompt_tokens, 1)
+        return CurvePoint(self.policy, config.gpu_blocks, self.num_hits, ratio)
+
+
+def _answer(table: PathTable, path: BlockPath, call: Call) -> BlockPath | None:
+    if call.output_id is None or not call.num_output_tokens:
+        return None
+    return table.extended(path, call.output_id, call.num_output_tokens)
+
+
+def _calls(workflows: Iterator[Workflow], order: CallOrder, concurrency: int) -> Iterator[tuple[str, Call]]:
+    if order == "turns":
+        yield from _in_turns(workflows, concurrency)
+    else:
+        for workflow in workflows:
+            for call in workflow.calls:
+                yield workflow.workflow_id, call
+
+
+def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple[str, Call]]:
+    slots: deque[Iterator[tuple[str, Call]]] = deque(iter(()) for _ in range(concurrency))
+    while slots:
+        slot = slots.popleft()
+        turn = next(slot, None)
+        if turn is None and (workflow := next(workflows, None)) is not None:
+            slot = ((workflow.workflow_id, call) for call in workflow.calls)
+            turn = next(slot, None)
+        if turn is not None:
+            yield turn
+            slots.append(slot)
+
+
+def _check(policies: Sequence[str], gpu_blocks: Sequence[int], concurrency: int, warm_up_calls: int) -> None:
+    for size in gpu_blocks:
+        if size < 1:
+            raise ConfigError("gpu_blocks", size, "a number ≥ 1")
+    if not policies or not gpu_blocks:
+        raise ConfigError("policy and gpu_blocks", "nothing", "at least one of each")
+    if concurrency < 1:
+        raise ConfigError("concurrency", concurrency, "a number ≥ 1")
+    if warm_up_calls < 0:
+        raise ConfigError("warm_up_calls", warm_up_calls, "a number ≥ 0")

@@ -1,0 +1,157 @@
+"""Runs cells: each policy, capacity, load and seed over the same traces, into one run folder.
+
+A cell is deterministic: the same traces, settings and version give the same rows.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+import pbkv
+from pbkv.cache.blocks import PathTable
+from pbkv.cache.eviction import make_order
+from pbkv.cache.manager import CacheManager
+from pbkv.sim.driver import Driver
+from pbkv.sim.engine import Engine
+from pbkv.sim.recorder import Recorder
+from pbkv.sim.workload import check_fit, workflows_of
+from pbkv.traces.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from pbkv.sim.request import Request
+    from pbkv.sim.settings import Cell, Settings
+    from pbkv.traces.reader import Trace
+
+Progress = Callable[["Cell", int], None]  # the cell in progress, and its calls done so far
+_CALLS_PER_PROGRESS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """A finished cell, for run.json: totals, and the wall time of its loop and of its records."""
+
+    cell: Cell
+    num_calls: int
+    num_workflows: int
+    makespan_s: float
+    num_iterations: int
+    num_preemptions: int
+    loop_wall_s: float
+    records_wall_s: float
+
+    def to_dict(self, settings: Settings) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "cell"}
+        write_mode, open_loop = settings.write_mode.value, self.cell.concurrency is None
+        shared = {"write_mode": write_mode, "open_loop": open_loop, "block_size": settings.block_size}
+        return {**asdict(self.cell), **shared, **values}
+
+
+def simulate(
+    traces: Sequence[Trace],
+    settings: Settings,
+    out: Path,
+    *,
+    force: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> list[CellResult]:
+    """Simulate every cell of ``settings`` and write the run folder ``out``.
+
+    An interrupt keeps the cells that have ended and goes on up. Raises ConfigError or TraceError for
+    bad input; ``out`` is then not made.
+    """
+    check_fit(traces, settings)
+    cells, results = settings.cells(), list[CellResult]()
+    with RunFolder(out, tables=settings.tables(), force=force) as folder:
+        try:
+            for cell in cells:
+                results.append(run_cell(traces, settings, cell, folder, progress))
+        except KeyboardInterrupt:
+            if results:
+                kept = {result.cell.cell for result in results}
+                folder.publish(_run_json(traces, settings, results, command), kept)
+            raise
+        folder.publish(_run_json(traces, settings, results, command))
+    return results
+
+
+def run_cell(
+    traces: Sequence[Trace],
+    settings: Settings,
+    cell: Cell,
+    folder: RunFolder,
+    progress: Progress | None = None,
+) -> CellResult:
+    """Simulate one cell and add its rows to ``folder``."""
+    folder.start_cell(cell.cell, cell.policy, cell.gpu_blocks, cell.host_blocks, cell.seed)
+    started_at_s, written_s = perf_counter(), folder.wall_s
+    env, table = simpy.Environment(), PathTable(settings.block_size)
+    orders = (make_order(cell.policy, cell.seed), make_order(cell.policy, cell.seed))
+    manager = CacheManager(settings.cache_config(cell), table, *orders)
+    engine = Engine(env, manager, settings.profile, settings.engine)
+    recorder = Recorder(folder, engine)
+
+    def end_call(request: Request) -> None:
+        recorder.end_call(request)
+        if progress is not None and recorder.num_calls % _CALLS_PER_PROGRESS == 0:
+            progress(cell, recorder.num_calls)
+
+    driver = Driver(env, engine, table, settings.unknown_gap_s, end_call, recorder.end_workflow)
+    engine.sample_every_s = settings.sample_every_s
+    engine.on_sample = lambda: recorder.sample(len(driver.live))
+    workflows = workflows_of(traces, settings, cell)
+    if cell.concurrency is None:
+        driver.open_loop(workflows)
+    else:
+        driver.closed_loop(workflows, cell.concurrency)
+    recorder.close()
+    folder.end_cell()
+    records_wall_s = folder.wall_s - written_s
+    return CellResult(
+        cell,
+        recorder.num_calls,
+        recorder.num_workflows,
+        recorder.last_end_s,
+        engine.num_iterations,
+        engine.num_preemptions,
+        perf_counter() - started_at_s - records_wall_s,
+        records_wall_s,
+    )
+
+
+def _run_json(
+    traces: Sequence[Trace], settings: Settings, results: Sequence[CellResult], command: str
+) -> dict[str, Any]:
+    num_planned = len(settings.cells())
+    return {
+        "pbkv_version": pbkv.__version__,
+        "versions": _versions(),
+        "command": command,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "complete": True,
+        "num_planned_cells": num_planned,
+        "interrupted": len(results) < num_planned,
+        "trace": [{"path": str(trace.path), **trace.metadata.to_dict()} for trace in traces],
+        "profile": settings.profile.to_dict(),
+        "settings": settings.to_dict(),
+        "cells": [result.to_dict(settings) for result in results],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("simpy", "numpy", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

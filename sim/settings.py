@@ -1,0 +1,119 @@
+"""What to simulate: one object with every knob, and the cells that it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from pbkv.cache.eviction import make_order
+from pbkv.cache.manager import CacheConfig, WriteMode
+from pbkv.sim.engine import EngineConfig
+from pbkv.traces.errors import ConfigError
+from pbkv.traces.records import TABLES
+
+if TYPE_CHECKING:
+    from pbkv.sim.profile import HardwareProfile
+
+_ENGINE = EngineConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One simulation. ``concurrency`` None is the open loop."""
+
+    cell: int
+    policy: str
+    gpu_blocks: int
+    host_blocks: int
+    concurrency: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to simulate: every combination of the tuples is a cell. Sizes in blocks, times in seconds.
+
+    ``host_blocks`` holds one size for all, or, where it is empty, ``host_ratio`` × GPU blocks. With
+    several seeds, or with ``shuffle``, a seed also shuffles the order of workflows. Workflows with a
+    call that does not fit into the GPU tier are an error, or left out with ``skip_too_long``.
+    """
+
+    profile: HardwareProfile
+    policies: tuple[str, ...] = ("lru",)
+    gpu_blocks: tuple[int, ...] = ()  # empty: what the profile's memory holds
+    host_blocks: int | None = None
+    host_ratio: float = 1.0
+    concurrencies: tuple[int | None, ...] = (48,)
+    seeds: tuple[int, ...] = (0,)
+    shuffle: bool = False
+    block_size: int = 16
+    write_mode: WriteMode = WriteMode.WRITE_THROUGH
+    whole_nodes: bool = True
+    watermark_ratio: float = 0.01  # of the GPU tier, kept at admission (vLLM)
+    engine: EngineConfig = _ENGINE
+    unknown_gap_s: float = 0.0
+    sample_every_s: float = 1.0
+    skip_too_long: bool = False
+    cache_events: bool = True
+
+    def __post_init__(self) -> None:
+        _require_positive("block_size", self.block_size)
+        for concurrency in self.concurrencies:
+            _require_positive("concurrency", 1 if concurrency is None else concurrency)
+        for name in ("host_ratio", "unknown_gap_s", "watermark_ratio"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(name, getattr(self, name), "a finite number ≥ 0")
+        if not self.sample_every_s > 0:
+            raise ConfigError("sample_every_s", self.sample_every_s, "a number > 0")
+        for name in ("policies", "gpu_blocks", "concurrencies", "seeds"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ConfigError(name, list(given), "each value once")
+        for policy in self.policies:
+            make_order(policy, 0)
+
+    def cells(self) -> list[Cell]:
+        """All combinations, policies varying fastest. Raises ConfigError for a capacity below a block."""
+        loads = product(self._capacities(), self.concurrencies, self.seeds, self.policies)
+        return [
+            Cell(index, policy, gpu_blocks, host_blocks, concurrency, seed)
+            for index, ((gpu_blocks, host_blocks), concurrency, seed, policy) in enumerate(loads)
+        ]
+
+    def cache_config(self, cell: Cell) -> CacheConfig:
+        """Sizes and rules of the cell's cache."""
+        return CacheConfig(
+            gpu_blocks=cell.gpu_blocks,
+            host_blocks=cell.host_blocks,
+            block_size=self.block_size,
+            write_mode=self.write_mode,
+            whole_nodes=self.whole_nodes,
+            watermark_blocks=int(cell.gpu_blocks * self.watermark_ratio),
+        )
+
+    def tables(self) -> list[str]:
+        """The tables that the run will have."""
+        return [name for name in TABLES if self.cache_events or name != "cache_events"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json: every setting with the value that was used."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "profile"}
+        return {**values, "profile": self.profile.name, "engine": asdict(self.engine)}
+
+    def _capacities(self) -> list[tuple[int, int]]:
+        block_bytes = self.block_size * self.profile.kv_bytes_per_token
+        gpu_sizes = self.gpu_blocks or (self.profile.default_kv_bytes // block_bytes,)
+        for gpu_blocks in gpu_sizes:
+            _require_positive("gpu_blocks", gpu_blocks)
+        if self.host_blocks is not None and self.host_blocks < 0:
+            raise ConfigError("host_blocks", self.host_blocks, "a number ≥ 0")
+        return [
+            (size, round(size * self.host_ratio) if self.host_blocks is None else self.host_blocks)
+            for size in gpu_sizes
+        ]
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(name, value, "a number ≥ 1")
