@@ -25,7 +25,7 @@ class CacheEvent(NamedTuple):
     age_s: float  # since the entry's last use
     lifetime_s: float  # since it was made
     queued_s: float | None = None
-    done_at_s: float | None = None
+    copy_s: float | None = None
 
 
 @dataclass(eq=False, slots=True)

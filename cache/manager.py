@@ -262,7 +262,7 @@ class CacheManager:
             evicted_by=by,
             evicted_ago_s=ago,
             load=load,
-            waits_for=_loads_of(gpu_nodes),
+            waits_for=_loads_of(gpu_nodes) if ready + on_host < found else [],
         )
 
     def _eviction_of(self, path: BlockPath, block: int, now_s: float) -> tuple[str | None, float | None]:
@@ -434,15 +434,15 @@ class CacheManager:
     def _log(self, kind: EventKind, node: Node, by: str, reason: Reason, now_s: float) -> None:
         """Log an eviction; what goes with it for the same need, of one owner and last use, is one entry."""
         event = _event(kind, node, node.end - node.start, by, reason, now_s)
-        last = self.events[-1] if self.events else None
-        if last is not None and last[:2] == event[:2] and last[3:7] == event[3:7]:
+        last = self.events[-1] if self.events else event
+        if last is event or last.at_s != now_s or last.kind != kind or last[3:7] != event[3:7]:
+            self.events.append(event)
+        else:
             num_blocks, lifetime_s = (
                 last.num_blocks + event.num_blocks,
                 max(last.lifetime_s, event.lifetime_s),
             )
-            self.events[-1] = last._replace(num_blocks=num_blocks, lifetime_s=lifetime_s)
-        else:
-            self.events.append(event)
+            self.events[-1] = CacheEvent(now_s, kind, num_blocks, *event[3:7], lifetime_s)
 
     def check_invariants(self) -> None:
         """Conservation on both tiers, and the tree's own invariants. Raises InvariantError."""

@@ -40,6 +40,11 @@ def main() -> NoReturn:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}, expected to be able to use it", file=sys.stderr)
+        sys.exit(2)
     except _UsageError as error:
         print(f"error: {error.format_message()} (see pbkv --help)", file=sys.stderr)
         sys.exit(2)
@@ -85,7 +90,9 @@ def simulate(
         bool, typer.Option("--block-eviction", help="Evict blocks and not whole nodes.")
     ] = False,
     request_order: Annotated[str, typer.Option(help="fcfs or lpm (longest prefix match).")] = "fcfs",
-    max_batched_tokens: Annotated[int, typer.Option(help="Token budget of an iteration.")] = 8192,
+    max_batched_tokens: Annotated[
+        int | None, typer.Option(help="Token budget of an iteration [default: the profile's].")
+    ] = None,
     max_sequences: Annotated[int, typer.Option(help="Most requests at a time.")] = 256,
     h2d_gb_per_s: Annotated[float | None, typer.Option(help="Host to GPU [default: the profile's].")] = None,
     d2h_gb_per_s: Annotated[float | None, typer.Option(help="GPU to host [default: the profile's].")] = None,
@@ -128,7 +135,12 @@ def simulate(
         block_size=block_size,
         write_mode=WriteMode.named(write_mode),
         whole_nodes=not block_eviction,
-        engine=EngineConfig(max_batched_tokens, max_sequences, request_order, not token_by_token),  # type: ignore[arg-type] # checked by it
+        engine=EngineConfig(
+            hardware.max_batched_tokens if max_batched_tokens is None else max_batched_tokens,
+            max_sequences,
+            request_order,  # type: ignore[arg-type] # checked there
+            not token_by_token,
+        ),
         unknown_gap_s=unknown_gap_s,
         sample_every_s=sample_every_s,
         skip_too_long=skip_too_long,

@@ -235,6 +235,7 @@ class Engine:
                 if not request.num_preemptions:
                     request.ready_at_s = self.env.now
                 self._make_ready(request)
+        load.waiters.clear()
         self._retry = True
         self._wake_up()
 
@@ -254,7 +255,7 @@ class Engine:
             self._retry = True
 
     def _log_copy(self, event: CacheEvent, start_s: float, end_s: float) -> None:
-        self.manager.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s))
+        self.manager.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s - start_s))
 
     # ------------------------------------------------------------------ prefill
 

@@ -1,8 +1,8 @@
 """Hardware profiles: a machine and a model as a TOML file, calibrated or derived from datasheets.
 
 A calibrated profile has the tables [cost], [kv] and [link]; a derived one [gpu], [model], [precision],
-[memory], [efficiency], [overhead], [link] and, for several GPUs, [parallel]. Either may have [source],
-free text. The shipped ones lie in ``profiles/``; each number stands there with its source.
+[memory], [efficiency], [overhead], [link] and, for several GPUs, [parallel]. Either may have [engine],
+the usual limit of its batches, and [source], free text. The shipped ones lie in ``profiles/``; each number stands there with its source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pbkv.traces.errors import ConfigError
 class HardwareProfile:
     """What an engine's replica costs in seconds and holds in bytes; all its GPUs together.
 
-    ``default_kv_bytes`` is the memory left for KV, ``inputs`` the profile's file as it was read.
+    ``default_kv_bytes`` is the memory left for KV, ``max_batched_tokens`` the engine's usual token budget
+    of an iteration on it, ``inputs`` the profile's file as it was read.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HardwareProfile:
     kv_bytes_per_token: int
     default_kv_bytes: int
     link: LinkModel
+    max_batched_tokens: int = 8192
     inputs: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def with_link(
@@ -48,6 +50,7 @@ class HardwareProfile:
             "cost": self.cost.to_dict(),
             "kv": {"bytes_per_token": self.kv_bytes_per_token, "memory_bytes": self.default_kv_bytes},
             "link": self.link.to_dict(),
+            "engine": {"max_batched_tokens": self.max_batched_tokens},
             "inputs": dict(self.inputs),
         }
 
@@ -84,6 +87,11 @@ class _Kv:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineDefaults:
+    max_batched_tokens: int = 8192
+
+
 _DERIVED: dict[str, type[Any]] = {
     "gpu": Gpu,
     "model": Model,
@@ -99,7 +107,7 @@ _LEAST = {"ridge_exponent": 1.0}
 
 
 def _calibrated(raw: Mapping[str, Any], name: str, where: str) -> HardwareProfile:
-    _check_keys(raw, {"cost", "kv", "link"}, {"source"}, where, "table")
+    _check_keys(raw, {"cost", "kv", "link"}, {"engine", "source"}, where, "table")
     kv = _table(_Kv, raw["kv"], f"{where}: kv")
     return HardwareProfile(
         name,
@@ -107,13 +115,14 @@ def _calibrated(raw: Mapping[str, Any], name: str, where: str) -> HardwareProfil
         kv.bytes_per_token,
         kv.memory_bytes,
         _link(raw, where),
+        _max_batched_tokens(raw, where),
         raw,
     )
 
 
 def _derived(raw: Mapping[str, Any], name: str, where: str) -> HardwareProfile:
     needed = {*_DERIVED, "link"} - {"parallel"}
-    _check_keys(raw, needed, {"parallel", "source"}, where, "table")
+    _check_keys(raw, needed, {"parallel", "engine", "source"}, where, "table")
     tables = {key: _table(_DERIVED[key], raw[key], f"{where}: {key}") for key in _DERIVED if key in raw}
     with _prefixed(f"{where}: model."):
         tables["model"].check()
@@ -122,8 +131,18 @@ def _derived(raw: Mapping[str, Any], name: str, where: str) -> HardwareProfile:
     with _prefixed(f"{where}: gpu."):
         kv_memory_bytes = roofline.kv_memory_bytes
     return HardwareProfile(
-        name, roofline.cost_model(), roofline.kv_bytes_per_token, kv_memory_bytes, _link(raw, where), raw
+        name,
+        roofline.cost_model(),
+        roofline.kv_bytes_per_token,
+        kv_memory_bytes,
+        _link(raw, where),
+        _max_batched_tokens(raw, where),
+        raw,
     )
+
+
+def _max_batched_tokens(raw: Mapping[str, Any], where: str) -> int:
+    return _table(_EngineDefaults, raw.get("engine", {}), f"{where}: engine").max_batched_tokens
 
 
 def _cost(raw: object, where: str) -> CostModel:

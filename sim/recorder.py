@@ -77,7 +77,10 @@ class Recorder:
         events = self._engine.manager.events
         if self._keeps_events:
             block_bytes = self._engine.block_bytes
-            rows = [(*event[:3], event.num_blocks * block_bytes, *event[3:]) for event in events]
+            rows = [
+                (*event[:3], None if event.copy_s is None else event.num_blocks * block_bytes, *event[3:])
+                for event in events
+            ]
             self._folder.extend("cache_events", rows)
         events.clear()
 

@@ -5,8 +5,10 @@ A cell is deterministic: the same traces, settings and version give the same row
 
 from __future__ import annotations
 
+import gc
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -97,7 +99,7 @@ def run_cell(
     env, table = simpy.Environment(), PathTable(settings.block_size)
     orders = (make_order(cell.policy, cell.seed), make_order(cell.policy, cell.seed))
     manager = CacheManager(settings.cache_config(cell), table, *orders)
-    engine = Engine(env, manager, settings.profile, settings.engine)
+    engine = Engine(env, manager, settings.profile, settings.engine_config())
     recorder = Recorder(folder, engine)
 
     def end_call(request: Request) -> None:
@@ -109,10 +111,11 @@ def run_cell(
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
     workflows = workflows_of(traces, settings, cell)
-    if cell.concurrency is None:
-        driver.open_loop(workflows)
-    else:
-        driver.closed_loop(workflows, cell.concurrency)
+    with _collector_paused():
+        if cell.concurrency is None:
+            driver.open_loop(workflows)
+        else:
+            driver.closed_loop(workflows, cell.concurrency)
     recorder.close()
     folder.end_cell()
     records_wall_s = folder.wall_s - written_s
@@ -126,6 +129,18 @@ def run_cell(
         perf_counter() - started_at_s - records_wall_s,
         records_wall_s,
     )
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No search for cyclic garbage while a cell runs: it makes none, and its tree takes long to walk."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _run_json(

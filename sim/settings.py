@@ -15,8 +15,6 @@ from pbkv.traces.records import TABLES
 if TYPE_CHECKING:
     from pbkv.sim.profile import HardwareProfile
 
-_ENGINE = EngineConfig()
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -51,7 +49,7 @@ class Settings:
     write_mode: WriteMode = WriteMode.WRITE_THROUGH
     whole_nodes: bool = True
     watermark_ratio: float = 0.01  # of the GPU tier, kept at admission (vLLM)
-    engine: EngineConfig = _ENGINE
+    engine: EngineConfig | None = None  # None: with the profile's token budget
     unknown_gap_s: float = 0.0
     sample_every_s: float = 1.0
     skip_too_long: bool = False
@@ -92,6 +90,10 @@ class Settings:
             watermark_blocks=int(cell.gpu_blocks * self.watermark_ratio),
         )
 
+    def engine_config(self) -> EngineConfig:
+        """Limits of the batch: as given, or usual on the profile's hardware."""
+        return self.engine or EngineConfig(self.profile.max_batched_tokens)
+
     def tables(self) -> list[str]:
         """The tables that the run will have."""
         return [name for name in TABLES if self.cache_events or name != "cache_events"]
@@ -99,7 +101,7 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """For run.json: every setting with the value that was used."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "profile"}
-        return {**values, "profile": self.profile.name, "engine": asdict(self.engine)}
+        return {**values, "profile": self.profile.name, "engine": asdict(self.engine_config())}
 
     def _capacities(self) -> list[tuple[int, int]]:
         block_bytes = self.block_size * self.profile.kv_bytes_per_token

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
+from pbkv.traces.columns import numbers
 from pbkv.traces.errors import TraceError
 from pbkv.traces.schema import (
     METADATA_KEY,
@@ -78,7 +78,7 @@ class Trace:
         """(workflow id, call index, tokens) of the call with most prompt and output tokens together."""
         longest = ("", 0, 0)
         columns = ["workflow_id", "call_index", "segments.list.element.num_tokens", "num_output_tokens"]
-        for batch in self._file.iter_batches(_CALLS_PER_BATCH, columns=columns):
+        for batch in self._batches(columns):
             tokens = _call_tokens(self.path, batch)
             row = int(tokens.argmax())
             if tokens[row] > longest[2]:
@@ -89,20 +89,26 @@ class Trace:
     def is_in_arrival_order(self) -> bool:
         """Whether arrivals are known and never fall from row to row. Raises TraceError if one is null."""
         last_s = 0.0
-        for batch in self._file.iter_batches(columns=["arrival_s"]):
+        for batch in self._batches(["arrival_s"]):
             column = _column(self.path, batch, "arrival_s")
             if column.null_count:
                 raise TraceError(self.path, "arrival_s", "null", "arrivals (or run the closed loop)")
-            arrivals = _numbers(column)
+            arrivals = numbers(column)
             if arrivals[0] < last_s or bool((np.diff(arrivals) < 0).any()):
                 return False
             last_s = float(arrivals[-1])
         return True
 
     def _rows(self, everything: bool) -> Iterator[_Row]:
-        columns = None if everything else list(_NEEDED)
-        for batch in self._file.iter_batches(_CALLS_PER_BATCH, columns=columns):
+        for batch in self._batches(None if everything else list(_NEEDED)):
             yield from _batch_rows(self.path, batch)
+
+    def _batches(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        """Not threaded: a batch takes a millisecond, a thread's memory stays."""
+        try:
+            yield from self._file.iter_batches(_CALLS_PER_BATCH, columns=columns, use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TraceError(self.path, "file", str(error), "a whole Parquet file") from None
 
 
 _Row = tuple[str, str, float | None, Call]
@@ -167,16 +173,17 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
 
 def _call_tokens(path: Path, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Prompt and output tokens of each row."""
-    segments = _column(path, batch, "segments")
-    tokens = np.concatenate(([0], np.cumsum(_numbers(segments.flatten().field(0)), dtype=np.int64)))
-    offsets = _numbers(segments.offsets) - segments.offsets[0].as_py()
-    outputs = _numbers(_column(path, batch, "num_output_tokens"))
-    return np.asarray(np.diff(tokens[offsets]) + outputs, np.int64)
+    starts, flat = _flat(_column(path, batch, "segments"))
+    tokens = np.concatenate(([0], np.cumsum(numbers(flat.field(0)), dtype=np.int64)))
+    outputs = numbers(_column(path, batch, "num_output_tokens"))
+    return np.asarray(np.diff(tokens[starts]) + outputs, np.int64)
 
 
-def _numbers(array: pa.Array) -> np.ndarray[Any, Any]:
-    """A numeric array without nulls as numpy sees it (``to_numpy`` would import pandas)."""
-    return np.from_dlpack(array)
+def _flat(lists: pa.ListArray) -> tuple[np.ndarray[Any, Any], pa.Array]:
+    """Where each row's elements start (and the last one's end), and all elements."""
+    offsets = numbers(lists.offsets)
+    first, last = int(offsets[0]), int(offsets[-1])
+    return offsets - first, lists.values.slice(first, last - first)
 
 
 def _optional(columns: dict[str, pa.Array], name: str, num_rows: int) -> Iterable[Any]:
@@ -187,13 +194,14 @@ def _segment_leaves(
     path: Path, segments: pa.ListArray
 ) -> tuple[list[int], list[int], list[int], list[str] | None]:
     """Row offsets and the flat ids, lengths and (if read) kinds of a ``segments`` column."""
-    flat = segments.flatten()
+    starts, flat = _flat(segments)
     names = [flat.type.field(index).name for index in range(flat.type.num_fields)]
     leaves = {name: flat.field(index) for index, name in enumerate(names)}
     _check_range(path, "segments.num_tokens", leaves["num_tokens"], 1)
-    offsets = _numbers(segments.offsets)
+    if (np.diff(starts) == 0).any():
+        raise TraceError(path, "segments", "an empty list", "at least one segment in each prompt")
     kinds = leaves["kind"].to_pylist() if "kind" in leaves else None
-    return (offsets - offsets[0]).tolist(), leaves["id"].to_pylist(), leaves["num_tokens"].to_pylist(), kinds
+    return starts.tolist(), leaves["id"].to_pylist(), leaves["num_tokens"].to_pylist(), kinds
 
 
 def _column(path: Path, batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -222,7 +230,7 @@ def _cast(path: Path, name: str, column: pa.Array, expected: pa.DataType) -> pa.
 
 
 def _check_finite(path: Path, name: str, column: pa.Array) -> None:
-    values = _numbers(column.drop_null())
+    values = numbers(column)
     bad = values[~np.isfinite(values)]
     if bad.size:
         raise TraceError(path, name, float(bad[0]), "a finite number")
@@ -233,9 +241,9 @@ def _check_range(path: Path, name: str, column: pa.Array, minimum: int) -> None:
         raise TraceError(path, name, "null", f"a number ≥ {minimum}")
     if pa.types.is_floating(column.type):
         _check_finite(path, name, column)
-    lowest = pa.compute.min(column).as_py()
-    if lowest is not None and lowest < minimum:
-        raise TraceError(path, name, lowest, f"a number ≥ {minimum}")
+    values = numbers(column)
+    if values.size and values.min() < minimum:
+        raise TraceError(path, name, values.min().item(), f"a number ≥ {minimum}")
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -70,14 +70,14 @@ EVENTS = pa.schema(
         pa.field("at_s", pa.float64()),
         pa.field("kind", pa.string()),
         pa.field("num_blocks", pa.int32()),
-        pa.field("num_bytes", pa.int64()),
+        pa.field("num_bytes", pa.int64()),  # copies: what crosses the link
         pa.field("workflow_id", pa.string()),  # the workflow that made the entry
         pa.field("by_workflow_id", pa.string()),  # the workflow whose need caused the event
         pa.field("reason", pa.string()),  # admit, grow, insert, load, host_room
         pa.field("age_s", pa.float32()),  # since its last use
         pa.field("lifetime_s", pa.float32()),  # since it was made
         pa.field("queued_s", pa.float32()),  # copies: waited for the link
-        pa.field("done_at_s", pa.float64()),  # copies: end
+        pa.field("copy_s", pa.float32()),  # copies: on the link
     ]
 )
 

@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"pbkv"
@@ -134,7 +133,7 @@ class Digest:
 
     def _update(self, name: str, array: pa.Array) -> None:
         if pa.types.is_list(array.type):
-            self._feed(f"{name}.length", pa.compute.list_value_length(array))
+            self._feed(f"{name}.length", array.value_lengths())
             self._update(f"{name}.element", array.flatten())
         elif pa.types.is_struct(array.type):
             for index in range(array.type.num_fields):
