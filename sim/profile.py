@@ -1,8 +1,9 @@
 """Hardware profiles: a machine and a model as a TOML file, calibrated or derived from datasheets.
 
 A calibrated profile has the tables [cost], [kv] and [link]; a derived one [gpu], [model], [precision],
-[memory], [efficiency], [overhead], [link] and, for several GPUs, [parallel]. Either may have [engine],
-the usual limit of its batches, and [source], free text. The shipped ones lie in ``profiles/``; each number stands there with its source.
+[memory], [efficiency], [overhead], [link] and, for several GPUs, [parallel]. Either may have [engine], the
+usual limit of its batches, and [source], free text. The shipped ones lie in ``profiles/``; each number
+stands there with its source.
 """
 
 from __future__ import annotations
