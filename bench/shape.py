@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.shape`
@@ -74,7 +73,7 @@ TARGETS = {
         "SWE-like",
         24,
         {MODEL_32B: Paper(46.34, 271.90, 5.04), MODEL_14B: Paper(48.53, 214.74, 4.18)},
-        (8, 12, 16, 20, 24, 28, 36),
+        (8, 12, 16, 20, 24, 36),
         (12, 24),
         {24: 46.34},
     ),
@@ -98,6 +97,7 @@ class Variant:
     block_size: int = 16
     write_mode: WriteMode = WriteMode.WRITE_THROUGH
     host_ratio: float = 1.0
+    num_workflows: int = NUM_WORKFLOWS
 
     def settings(self, concurrencies: Sequence[int], seed: int) -> Settings:
         return Settings(
@@ -117,12 +117,14 @@ FITTED = Variant()
 VARIANTS = {
     "as fitted": FITTED,
     "Qwen3-14B on one A6000": Variant(profile=MODEL_14B),
+    "budget of 4,096 tokens": Variant(max_batched_tokens=4096),
     "budget of 8,192 tokens": Variant(max_batched_tokens=8192),
     "blocks of 64 tokens": Variant(block_size=64),
     "no host tier": Variant(host_ratio=0.0),
     "write-back": Variant(write_mode=WriteMode.WRITE_BACK),
     "exclusive": Variant(write_mode=WriteMode.EXCLUSIVE),
     "exclusive, host tier of ratio 2": Variant(write_mode=WriteMode.EXCLUSIVE, host_ratio=2.0),
+    "1,000 workflows a run": Variant(num_workflows=1000),
 }
 
 
@@ -131,27 +133,35 @@ class Lab:
     """Traces on disk, by workload and seed, and the runs over them, in a scratch folder."""
 
     work: Path
-    traces: dict[tuple[str, int], Trace] = field(default_factory=dict)
+    traces: dict[tuple[str, int, int], Trace] = field(default_factory=dict)
 
-    def trace(self, name: str, seed: int) -> Trace:
-        if (name, seed) not in self.traces:
-            path = self.work / f"{name}-{seed}.parquet"
-            metadata = workload_metadata(name, NUM_WORKFLOWS, seed)
-            write_trace(path, generate_workload(name, NUM_WORKFLOWS, seed), metadata)
-            self.traces[name, seed] = Trace(path)
-        return self.traces[name, seed]
+    def trace(self, name: str, seed: int, num_workflows: int = NUM_WORKFLOWS) -> Trace:
+        key = name, seed, num_workflows
+        if key not in self.traces:
+            path = self.work / f"{name}-{seed}-{num_workflows}.parquet"
+            metadata = workload_metadata(name, num_workflows, seed)
+            write_trace(path, generate_workload(name, num_workflows, seed), metadata)
+            self.traces[key] = Trace(path)
+        return self.traces[key]
 
     def cells(
         self, name: str, variant: Variant, concurrencies: Sequence[int], seeds: Sequence[int]
     ) -> list[CellSummary]:
         """One summary a concurrency; intervals over the seeds' traces."""
+        return over_seeds(self.runs(name, variant, concurrencies, seeds))
+
+    def runs(
+        self, name: str, variant: Variant, concurrencies: Sequence[int], seeds: Sequence[int]
+    ) -> list[CellSummary]:
+        """One summary a concurrency and seed."""
         found: list[CellSummary] = []
         for seed in seeds:
             print(f"{name}, seed {seed}: {variant}", file=sys.stderr)
             out = self.work / "run"
-            simulate([self.trace(name, seed)], variant.settings(concurrencies, seed), out, force=True)
+            trace = self.trace(name, seed, variant.num_workflows)
+            simulate([trace], variant.settings(concurrencies, seed), out, force=True)
             found += summarise(out)
-        return over_seeds(found)
+        return found
 
 
 def main() -> None:
@@ -163,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pbkv-shape-") as work:
         lab, seeds = Lab(Path(work)), range(arguments.seeds)
         curves = {
-            name: lab.cells(name, FITTED, target.concurrencies, seeds) for name, target in TARGETS.items()
+            name: lab.runs(name, FITTED, target.concurrencies, seeds) for name, target in TARGETS.items()
         }
         few = range(arguments.few_seeds)
         parts = [
@@ -180,8 +190,8 @@ def main() -> None:
 
 
 def _points(curves: Mapping[str, Sequence[CellSummary]]) -> Iterator[Point]:
-    for name, cells in curves.items():
-        for cell in cells:
+    for name, runs in curves.items():
+        for cell in over_seeds(runs):
             yield Point("lru", _load(cell), _known(cell.gpu_hit_ratio), TARGETS[name].title)
     for load, hit in TARGETS["hover"].paper_curve.items():
         yield Point("lru", load, Interval(hit / 100, None, 1), "HoVer of the paper")
@@ -192,7 +202,8 @@ def _head(arguments: argparse.Namespace) -> str:
         "# The shape of LRU on the generated workloads\n\n"
         "Made by `python bench/shape.py`; what the workloads are and how they were fitted: "
         "[docs/workloads.md](../workloads.md). "
-        f"Closed loop, {NUM_WORKFLOWS} workflows, LRU, GPU pool of {POOL_TOKENS:,} tokens (11,000 blocks of 16), "
+        f"Closed loop, {NUM_WORKFLOWS} workflows, LRU, GPU pool of {POOL_TOKENS:,} tokens (11,000 blocks of "
+        "16), "
         f"host tier of the same size, write-through, {MODEL_32B}, at most 2,048 tokens an iteration and 256 "
         "sequences, fcfs, unless a row says otherwise. Hit ratios in per cent of prompt tokens found on the "
         f"GPU: mean ± 95 % interval over {arguments.seeds} seeds in the first tables, over "
@@ -202,21 +213,31 @@ def _head(arguments: argparse.Namespace) -> str:
 
 def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
     parts = ["## By concurrency\n\n![GPU hit ratio by concurrency](shape.png)"]
-    for name, cells in curves.items():
+    for name, runs in curves.items():
         target = TARGETS[name]
         rows = [
             (
                 str(_load(cell)),
                 _percent(cell.gpu_hit_ratio),
+                _range(runs, cell),
                 f"{target.paper_curve[_load(cell)]:.1f}" if _load(cell) in target.paper_curve else "",
                 _percent(cell.host_hit_ratio),
                 _percent(cell.evicted_ratio),
                 _seconds(cell.jct_s),
                 _seconds(cell.ttft_s),
             )
-            for cell in cells
+            for cell in over_seeds(runs)
         ]
-        header = (target.title, "GPU hit", "paper", "host hit", "miss: evicted", "latency s", "TTFT s")
+        header = (
+            target.title,
+            "GPU hit",
+            "lowest to highest seed",
+            "paper",
+            "host hit",
+            "miss: evicted",
+            "latency s",
+            "TTFT s",
+        )
         parts.append(_table(header, rows))
     return "\n\n".join(parts)
 
@@ -310,13 +331,18 @@ def _sensitivity_table(lab: Lab, seeds: Sequence[int]) -> str:
     loads = [(name, load) for name, target in TARGETS.items() for load in target.around]
     rows = []
     for label, variant in VARIANTS.items():
-        cells: list[Any] = [label]
+        cells = [label]
         for name, target in TARGETS.items():
             found = lab.cells(name, variant, target.around, seeds)
             cells += [_with_host(cell) for cell in found]
         rows.append(tuple(cells))
     header = ("GPU hit (+ host hit)", *(f"{TARGETS[name].title} {load}" for name, load in loads))
     return "## Sensitivity\n\n" + _table(header, rows)
+
+
+def _range(runs: Sequence[CellSummary], joined: CellSummary) -> str:
+    hits = [100 * _known(run.gpu_hit_ratio).mean for run in runs if run.setting == joined.setting]
+    return f"{min(hits):.1f} to {max(hits):.1f}"
 
 
 def _with_host(cell: CellSummary) -> str:
@@ -340,7 +366,8 @@ def _percent(interval: Interval | None) -> str:
 
 
 def _seconds(interval: Interval | None) -> str:
-    return f"{_known(interval).mean:.3g}"
+    mean = _known(interval).mean
+    return f"{mean:.0f}" if mean >= 100 else f"{mean:.1f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,6 +14,7 @@ import typer
 from pbkv import cli_traces
 from pbkv.traces.errors import ConfigError, InputError
 
+_INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which newer releases of typer bring themselves
 
 app = typer.Typer(
@@ -32,9 +33,7 @@ _Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run.")
 
 def main() -> NoReturn:
     """Run the command line. Bad input prints one line and exits 2, an interrupt exits 130."""
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a killed run cleans up like an interrupted one
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like an interrupt
     try:
         status = app(prog_name="pbkv", standalone_mode=False)
     except InputError as error:
@@ -48,9 +47,10 @@ def main() -> NoReturn:
     except _UsageError as error:
         print(f"error: {error.format_message()} (see pbkv --help)", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:  # typer turns an interrupt into this status
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
 
 

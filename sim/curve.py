@@ -141,8 +141,7 @@ def _calls(workflows: Iterator[Workflow], order: CallOrder, concurrency: int) ->
         yield from _in_turns(workflows, concurrency)
     else:
         for workflow in workflows:
-            for call in workflow.calls:
-                yield workflow.workflow_id, call
+            yield from _owned(workflow)
 
 
 def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple[str, Call]]:
@@ -151,11 +150,16 @@ def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple
         slot = slots.popleft()
         turn = next(slot, None)
         if turn is None and (workflow := next(workflows, None)) is not None:
-            slot = ((workflow.workflow_id, call) for call in workflow.calls)
+            slot = _owned(workflow)
             turn = next(slot, None)
         if turn is not None:
             yield turn
             slots.append(slot)
+
+
+def _owned(workflow: Workflow) -> Iterator[tuple[str, Call]]:
+    for call in workflow.calls:
+        yield workflow.workflow_id, call
 
 
 def _check(policies: Sequence[str], gpu_blocks: Sequence[int], concurrency: int, warm_up_calls: int) -> None:

@@ -38,13 +38,19 @@ class RunFolder:
         self.tables = tables
         _remove_abandoned(path)
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._temporary.mkdir()
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in tables}
-        self._writers = {name: _new_writer(self._file(name), TABLES[name]) for name in tables}
+        self._writers: dict[str, pq.ParquetWriter] = {}
         self._cell: tuple[str | int, ...] = ()
         self.wall_s = 0.0  # spent on writing so far
 
     def __enter__(self) -> RunFolder:
+        try:
+            self._temporary.mkdir()
+            for table in self.tables:
+                self._writers[table] = _new_writer(self._file(table), TABLES[table])
+        except BaseException:  # an interrupt too
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
@@ -132,8 +138,9 @@ def _batch(table: str, cell: Sequence[str | int], rows: list[tuple[Any, ...]]) -
 
 def _keep_cells(file: Path, cells: Collection[int]) -> None:
     table = pq.read_table(file)
-    kept = [cell.as_py() in cells for cell in table.column("cell")]
-    pq.write_table(table.filter(pa.array(kept)), file, compression="zstd")
+    kept = pa.array([cell in cells for cell in table.column("cell").to_pylist()], pa.bool_())
+    with _new_writer(file, table.schema) as writer:
+        writer.write_table(table.filter(kept))
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -169,7 +169,9 @@ def test_what_a_run_prints_is_a_calibrated_profile_of_the_same_times(name: str, 
     profile = load_profile(name)
     printed = json.loads(json.dumps(profile.to_dict()))
     path = tmp_path / f"{name}.toml"
-    path.write_text(to_toml({key: printed[key] for key in ("cost", "kv", "link", "engine")}), encoding="utf-8")
+    path.write_text(
+        to_toml({key: printed[key] for key in ("cost", "kv", "link", "engine")}), encoding="utf-8"
+    )
     assert load_profile(str(path)) == profile
     assert printed["inputs"] == dict(profile.inputs)
 
