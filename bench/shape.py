@@ -1,6 +1,6 @@
 """The paper's shape from LRU: GPU hit ratios of the three generated workloads by concurrency.
 
-    python bench/shape.py                # → docs/results/shape.{md,png}; about ten minutes on one core
+    python bench/shape.py                # → docs/results/shape.{md,png}; about six minutes on one core
 
 Each seed is another trace of 250 workflows; intervals are 95 % over seeds. The paper's figures are those
 of arXiv 2605.06472; what was fitted to them, and what was not, is in docs/workloads.md.
@@ -14,12 +14,21 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.shape`
 
-from pbkv.analysis.describe import describe  # noqa: E402 - needs the line above
+from bench.shape_report import (  # noqa: E402 - needs the line above
+    anatomy,
+    known,
+    load,
+    percent,
+    seconds,
+    seed_range,
+    table,
+    with_host,
+)
+from pbkv.analysis.describe import describe  # noqa: E402
 from pbkv.analysis.figures import hit_ratio_by_concurrency  # noqa: E402
 from pbkv.analysis.intervals import Interval  # noqa: E402
 from pbkv.analysis.points import Point  # noqa: E402
@@ -31,7 +40,6 @@ from pbkv.sim.run import simulate  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
 from pbkv.traces.generate import generate_workload, workload_metadata  # noqa: E402
 from pbkv.traces.reader import Trace  # noqa: E402
-from pbkv.traces.schema import Call, Workflow  # noqa: E402
 from pbkv.traces.writer import write_trace  # noqa: E402
 
 NUM_WORKFLOWS = 250
@@ -192,9 +200,9 @@ def main() -> None:
 def _points(curves: Mapping[str, Sequence[CellSummary]]) -> Iterator[Point]:
     for name, runs in curves.items():
         for cell in over_seeds(runs):
-            yield Point("lru", _load(cell), _known(cell.gpu_hit_ratio), TARGETS[name].title)
-    for load, hit in TARGETS["hover"].paper_curve.items():
-        yield Point("lru", load, Interval(hit / 100, None, 1), "HoVer of the paper")
+            yield Point("lru", load(cell), known(cell.gpu_hit_ratio), TARGETS[name].title)
+    for at, hit in TARGETS["hover"].paper_curve.items():
+        yield Point("lru", at, Interval(hit / 100, None, 1), "HoVer of the paper")
 
 
 def _head(arguments: argparse.Namespace) -> str:
@@ -217,14 +225,14 @@ def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
         target = TARGETS[name]
         rows = [
             (
-                str(_load(cell)),
-                _percent(cell.gpu_hit_ratio),
-                _range(runs, cell),
-                f"{target.paper_curve[_load(cell)]:.1f}" if _load(cell) in target.paper_curve else "",
-                _percent(cell.host_hit_ratio),
-                _percent(cell.evicted_ratio),
-                _seconds(cell.jct_s),
-                _seconds(cell.ttft_s),
+                str(load(cell)),
+                percent(cell.gpu_hit_ratio),
+                seed_range(runs, cell),
+                f"{target.paper_curve[load(cell)]:.1f}" if load(cell) in target.paper_curve else "",
+                percent(cell.host_hit_ratio),
+                percent(cell.evicted_ratio),
+                seconds(cell.jct_s),
+                seconds(cell.ttft_s),
             )
             for cell in over_seeds(runs)
         ]
@@ -238,7 +246,7 @@ def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
             "latency s",
             "TTFT s",
         )
-        parts.append(_table(header, rows))
+        parts.append(table(header, rows))
     return "\n\n".join(parts)
 
 
@@ -247,7 +255,7 @@ def _anatomy_table(traces: Mapping[str, Trace]) -> str:
     rows = []
     for name, trace in traces.items():
         about = describe(trace)
-        live, ended, fixed, gap_s = _anatomy(list(trace.workflows(everything=True)))
+        live, ended, fixed, gap_s = anatomy(list(trace.workflows(everything=True)))
         rows.append(
             (
                 TARGETS[name].title,
@@ -272,27 +280,7 @@ def _anatomy_table(traces: Mapping[str, Trace]) -> str:
         "private blocks, mean over calls",
         "private blocks at the end, median",
     )
-    return "## What the traces are made of (seed 0)\n\n" + _table(header, rows)
-
-
-def _anatomy(workflows: Sequence[Workflow]) -> tuple[float, float, float, float]:
-    """Private blocks of a live workflow and of an ended one, share of fixed prompts, seconds of gaps."""
-    live, ended, fixed, prompts, gaps_s = list[int](), list[int](), 0, 0, 0.0
-    for workflow in workflows:
-        private: dict[str, int] = {}
-        for call in workflow.calls:
-            own = _fixed_tokens(call)
-            private[call.agent] = -(-(call.num_prompt_tokens + call.num_output_tokens - own) // 16)
-            live.append(sum(private.values()))
-            fixed, prompts = fixed + own, prompts + call.num_prompt_tokens
-            gaps_s += call.tool_gap_s or 0.0
-        ended.append(live[-1])
-    return sum(live) / len(live), median(ended), fixed / prompts, gaps_s / len(workflows)
-
-
-def _fixed_tokens(call: Call) -> int:
-    kinds = call.segment_kinds or ()
-    return sum(n for n, kind in zip(call.segment_tokens, kinds, strict=True) if kind in ("system", "tools"))
+    return "## What the traces are made of (seed 0)\n\n" + table(header, rows)
 
 
 def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
@@ -302,12 +290,12 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
         latencies: dict[str, float] = {}
         for profile, paper in target.paper.items():
             cell = lab.cells(name, replace(FITTED, profile=profile), [target.point], seeds)[0]
-            latency_s, ttft_s = _known(cell.jct_s).mean, _known(cell.ttft_s).mean
+            latency_s, ttft_s = known(cell.jct_s).mean, known(cell.ttft_s).mean
             latencies[profile] = latency_s
             row = (
                 f"{target.title}, {target.point}",
                 profile,
-                _percent(cell.gpu_hit_ratio),
+                percent(cell.gpu_hit_ratio),
                 f"{paper.hit:.1f}",
             )
             rows.append((*row, f"{latency_s / ttft_s:.1f}", f"{paper.latency_s / paper.ttft_s:.1f}"))
@@ -324,55 +312,20 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
             )
         )
     header = ("workload, concurrent", "profile", "GPU hit", "paper", "latency over TTFT", "paper")
-    return "## At the paper's points\n\n" + _table(header, rows)
+    return "## At the paper's points\n\n" + table(header, rows)
 
 
 def _sensitivity_table(lab: Lab, seeds: Sequence[int]) -> str:
-    loads = [(name, load) for name, target in TARGETS.items() for load in target.around]
+    loads = [(name, at) for name, target in TARGETS.items() for at in target.around]
     rows = []
     for label, variant in VARIANTS.items():
         cells = [label]
         for name, target in TARGETS.items():
             found = lab.cells(name, variant, target.around, seeds)
-            cells += [_with_host(cell) for cell in found]
+            cells += [with_host(cell) for cell in found]
         rows.append(tuple(cells))
-    header = ("GPU hit (+ host hit)", *(f"{TARGETS[name].title} {load}" for name, load in loads))
-    return "## Sensitivity\n\n" + _table(header, rows)
-
-
-def _range(runs: Sequence[CellSummary], joined: CellSummary) -> str:
-    hits = [100 * _known(run.gpu_hit_ratio).mean for run in runs if run.setting == joined.setting]
-    return f"{min(hits):.1f} to {max(hits):.1f}"
-
-
-def _with_host(cell: CellSummary) -> str:
-    host = 100 * _known(cell.host_hit_ratio).mean
-    return _percent(cell.gpu_hit_ratio) + (f" (+ {host:.1f})" if host >= 0.05 else "")
-
-
-def _load(cell: CellSummary) -> int:
-    return cell.setting.concurrency or 0
-
-
-def _known(interval: Interval | None) -> Interval:
-    if interval is None:
-        raise ValueError("a measure that no call defines")
-    return interval
-
-
-def _percent(interval: Interval | None) -> str:
-    known = _known(interval)
-    return f"{100 * known.mean:.1f}" + (f" ± {100 * known.half:.1f}" if known.half is not None else "")
-
-
-def _seconds(interval: Interval | None) -> str:
-    mean = _known(interval).mean
-    return f"{mean:.0f}" if mean >= 100 else f"{mean:.1f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    header = ("GPU hit (+ host hit)", *(f"{TARGETS[name].title} {at}" for name, at in loads))
+    return "## Sensitivity\n\n" + table(header, rows)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pbkv.analysis.figures import hit_ratio_by_concurrency, policy_overview
+from pbkv.analysis.labels import shared
 from pbkv.analysis.load import load
 from pbkv.analysis.points import concurrency_points
 from pbkv.analysis.summary import summarise
@@ -19,7 +20,8 @@ from pbkv.traces.writer import write_trace
 
 NUM_WORKFLOWS = 250
 SEED = 1
-CONCURRENCIES = (36, 48, 60, 72, 84, 96)
+POOL_BLOCKS = 11_000  # of 16 tokens; about 50 live workflows fill it (docs/workloads.md)
+CONCURRENCIES = (24, 36, 48, 60, 72, 84)
 
 
 def run_demo(folder: Path, *, force: bool) -> None:
@@ -28,10 +30,14 @@ def run_demo(folder: Path, *, force: bool) -> None:
     trace = folder / "hover.parquet"
     workflows = generate_workload("hover", NUM_WORKFLOWS, SEED)
     write_trace(trace, workflows, workload_metadata("hover", NUM_WORKFLOWS, SEED), force=force)
-    settings = Settings(profile=load_profile("2xa6000-qwen3-32b"), concurrencies=CONCURRENCIES)
+    settings = Settings(
+        profile=load_profile("2xa6000-qwen3-32b"), gpu_blocks=(POOL_BLOCKS,), concurrencies=CONCURRENCIES
+    )
     simulate_to([Trace(trace)], settings, folder / "run", force)
     run = load(folder / "run")
-    points = concurrency_points(summarise(run.path))
-    hit_ratio_by_concurrency(points, folder / "hit_ratio_by_concurrency.png")
+    cells = summarise(run.path)
+    subtitle = "HoVer-like workflows · " + shared([cell.setting for cell in cells])
+    figure = folder / "hit_ratio_by_concurrency.png"
+    hit_ratio_by_concurrency(concurrency_points(cells), figure, subtitle=subtitle)
     policy_overview(run, folder / "overview.png")
     Console().print(f"figures: {folder}/hit_ratio_by_concurrency.png, {folder}/overview.png", highlight=False)

@@ -1,1 +1,7 @@
 """The simulated engine: cost model, links, continuous batching and workload driver on simpy."""
+
+from pbkv.sim.profile import HardwareProfile, load_profile, shipped_profiles
+from pbkv.sim.run import simulate
+from pbkv.sim.settings import Settings
+
+__all__ = ["HardwareProfile", "Settings", "load_profile", "shipped_profiles", "simulate"]
