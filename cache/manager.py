@@ -126,12 +126,12 @@ class CacheManager:
         have begun to be made.
         """
         held = self._num_blocks(path.num_tokens if num_tokens is None else num_tokens)
+        if not self._can_have(held, path):
+            return None
         nodes = self._matched_nodes(path)
         num_gpu = sum(node.gpu for node in nodes)
         gpu_end = nodes[num_gpu - 1].end if num_gpu else 0
         deepest = nodes[-1] if nodes else self.tree.root
-        if not self._can_have(held - gpu_end, deepest):
-            return None
         self.tree.pin(deepest)
         if not self._make_room(held - gpu_end, owner, "admit", now_s):
             self._unpin(deepest)
@@ -214,15 +214,14 @@ class CacheManager:
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.config.block_size)
 
-    def _can_have(self, num_blocks: int, deepest: Node) -> bool:
-        """Whether so many blocks are free or evictable while the path down to ``deepest`` stays."""
+    def _can_have(self, held: int, path: BlockPath) -> bool:
+        """Whether ``held`` blocks can be had for ``path``, those on the GPU already counted in.
+
+        What is found unprotected is one block less to take and one less to evict: it cancels out.
+        """
         spare = self.config.watermark_blocks if self._num_leases else 0
         available = self.free_blocks + self._pending_free + self.evictable_blocks - spare
-        node: Node | None = deepest
-        while node is not None and not node.refs:
-            available -= node.end - node.start if node.gpu else 0
-            node = node.parent
-        return num_blocks <= available
+        return held <= available or held <= available + self.tree.protected(path, _limit(path))
 
     def _start_load(self, lease: Lease, host_nodes: list[Node], last_gpu: Node, now_s: float) -> Load | None:
         """Begin to load ``host_nodes``, or end the lease at ``last_gpu`` if they are too short."""

@@ -115,6 +115,20 @@ class PrefixTree:
             children, matched = child.children, reached
         return Match(nodes, None, matched)
 
+    def protected(self, path: BlockPath, limit: int) -> int:
+        """How many of the blocks that `match` finds are protected on the GPU: always the leading ones."""
+        keys, ends = path.keys, path.ends
+        children, index, reached = self.root.children, 0, 0
+        while index < len(keys) and reached < limit:
+            child = children.get(keys[index])
+            if child is None or not child.refs or not child.gpu:
+                break
+            index, reached = follow(child, keys, ends, index)
+            if reached < child.end:
+                break
+            children = child.children
+        return min(reached, limit)
+
     def add(self, parent: Node, path: BlockPath, owner: str, now_s: float) -> Node:
         """A new leaf below ``parent`` with the rest of ``path``. It holds no space yet."""
         first = bisect_right(path.ends, parent.end)

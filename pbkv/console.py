@@ -30,11 +30,8 @@ _TORCH_PACKAGES = ("torch", "transformers", "safetensors")
 
 def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force: bool) -> None:
     """Simulate with a progress bar and print the run's table."""
-    import pyarrow as pa
-
     from pbkv.sim.run import simulate
 
-    pa.set_memory_pool(pa.system_memory_pool())  # gives back what a batch took; the default keeps 30 MB of it
     num_calls, num_cells = sum(trace.num_calls for trace in traces), len(settings.cells())
     with progress_of_calls("simulate", num_calls * num_cells) as advance:
 
