@@ -49,7 +49,7 @@ def test_every_hit_is_the_twins(policy: str, trace: list[Call], capacity: int) -
 @given(trace=st.lists(calls(), max_size=40), capacity=st.integers(14, 24), more=st.integers(1, 10))
 @settings(max_examples=150, deadline=None)
 def test_lru_hits_never_fall_with_capacity(trace: list[Call], capacity: int, more: int) -> None:
-    """From 14 blocks on every prompt fits: one that does not would pass the smaller cache by, and spare it."""
+    """With 14 blocks every prompt fits; one that does not would pass the smaller cache by, and spare it."""
     small, large = (make_manager("lru", size, whole_nodes=False) for size in (capacity, capacity + more))
     for now, call in enumerate(trace):
         assert serve(small, call, float(now)) <= serve(large, call, float(now))
