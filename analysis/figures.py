@@ -5,6 +5,7 @@ Each function writes to ``target``, a path or a binary file. matplotlib is impor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def hit_ratio_by_concurrency(points: Sequence[Point], target: Target, *, subtitl
         axes = figure.subplots()
         _lines(axes, points)
         axes.set_xlabel("concurrent workflows")
-        axes.set_xticks(sorted({point.x for point in points}))
+        axes.set_xticks(_apart(sorted({point.x for point in points})))
         _legend_beside(axes)
         save(figure, target)
 
@@ -220,9 +221,20 @@ def _scale_capacity(axes: Axes, capacities: Sequence[float]) -> None:
     """Powers of two at equal distances where the range is wide; the capacities themselves as ticks."""
     if capacities[-1] >= 8 * capacities[0]:
         axes.set_xscale("log", base=2)
-    every = -(-len(capacities) // 9)  # at most nine ticks
-    axes.set_xticks(capacities[::every], [f"{capacity:,.0f}" for capacity in capacities[::every]])
+        ticks = [2**power for power in _apart([math.log2(capacity) for capacity in capacities])]
+    else:
+        ticks = _apart(capacities)
+    axes.set_xticks(ticks, [f"{capacity:,.0f}" for capacity in ticks])
     axes.set_xticks([], minor=True)
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Of rising values those that leave room for a label each: at least a 14th of the axis apart."""
+    kept = [values[0]]
+    for value in values[1:]:
+        if value - kept[-1] >= (values[-1] - values[0]) / 14:
+            kept.append(value)
+    return kept
 
 
 def _chosen(run: Run, cells: Sequence[int] | None) -> list[Cell]:

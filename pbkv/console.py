@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -76,20 +77,27 @@ def print_curve(trace: Path, curve: Curve, *, as_json: bool, figure: Path | None
         found = {"trace": str(trace), **asdict(curve), "infinite_hit_ratio": curve.infinite_hit_ratio}
         print(json.dumps(found, indent=1))
     else:
-        Console().print(_curve_table(curve))
+        _print_curve_table(curve)
+
+
+def _print_curve_table(curve: Curve) -> None:
+    console = Console()
+    load = f"{curve.concurrency} slots take turns" if curve.order == "turns" else "file order"
+    title = f"hit ratio, cache only · {curve.num_calls:,} calls, {load} · {curve.block_size}-token blocks"
+    console.print(title, style="bold", highlight=False)
+    console.print(_curve_table(curve))
+    console.print(f"an infinite cache: {curve.infinite_hit_ratio:.2%}", style="dim", highlight=False)
 
 
 def _curve_table(curve: Curve) -> Table:
     policies = list(dict.fromkeys(point.policy for point in curve.points))
-    load = f"{curve.concurrency} slots take turns" if curve.order == "turns" else "file order"
-    table = Table(title=f"hit ratio, cache only · {curve.num_calls:,} calls · {load}", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("GPU blocks", justify="right")
     for policy in policies:
         table.add_column(policy, justify="right")
     ratios = {(point.gpu_blocks, point.policy): point.hit_ratio for point in curve.points}
     for size in dict.fromkeys(point.gpu_blocks for point in curve.points):
         table.add_row(f"{size:,}", *(f"{ratios[size, policy]:.2%}" for policy in policies))
-    table.caption = f"blocks of {curve.block_size} tokens; an infinite cache: {curve.infinite_hit_ratio:.2%}"
     return table
 
 
