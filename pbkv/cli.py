@@ -110,7 +110,7 @@ def simulate(
     force: _Force = False,
 ) -> None:
     """Simulate TRACES on an engine with a GPU and a host tier; write a run folder and print its table."""
-    from pbkv.cache.manager import WriteMode
+    from pbkv.cache.config import WriteMode
     from pbkv.console import simulate_to
     from pbkv.sim.engine import EngineConfig
     from pbkv.sim.profile import load_profile

@@ -14,8 +14,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from pbkv.cache.blocks import BlockPath, PathTable
+from pbkv.cache.config import CacheConfig
 from pbkv.cache.eviction import make_order
-from pbkv.cache.manager import CacheConfig, CacheManager
+from pbkv.cache.manager import CacheManager
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class _Cache:
         if admission is None:
             raise InvariantError("the cache has no room for a call that is alone in it")
         manager.finish(admission.lease, kept, kept.num_blocks * kept.block_size, now_s)
-        manager.events.clear()
+        manager.tiers.events.clear()
         return admission.gpu_hit_tokens // path.block_size
 
     def point(self, num_prompt_tokens: int) -> CurvePoint:

@@ -240,9 +240,9 @@ class Engine:
         self._wake_up()
 
     def _carry_out_offloads(self) -> None:
-        if not self.manager.offloads:
+        if not self.manager.tiers.offloads:
             return
-        for offload in self.manager.take_offloads():
+        for offload in self.manager.tiers.take_offloads():
             start_s, end_s = self.d2h.submit(offload.num_blocks * self.block_bytes, self.env.now)
             self._log_copy(offload.event, start_s, end_s)
             self._offloading.append((end_s, offload))
@@ -251,11 +251,11 @@ class Engine:
         """Let the offloads take effect whose copies have ended by now."""
         while self._offloading and self._offloading[0][0] <= self.env.now:
             end_s, offload = self._offloading.popleft()
-            self.manager.end_offload(offload, end_s)
+            self.manager.tiers.end_offload(offload, end_s)
             self._retry = True
 
     def _log_copy(self, event: CacheEvent, start_s: float, end_s: float) -> None:
-        self.manager.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s - start_s))
+        self.manager.tiers.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s - start_s))
 
     # ------------------------------------------------------------------ prefill
 
@@ -322,13 +322,13 @@ class Engine:
     def _reserve_next_token(self) -> bool:
         """Take the blocks the next decode iteration needs, preempting if need be. False: wait for a copy."""
         while needed := self._crossings[self._decoded % len(self._crossings)]:
-            if self.manager.free_blocks >= needed:
+            if self.manager.tiers.free_blocks >= needed:
                 return self.manager.grow(needed, "", self.env.now)
             if self.manager.grow(needed, self._growing_workflow(), self.env.now):
                 self._carry_out_offloads()
                 return True
             self._carry_out_offloads()
-            if self.manager.is_making_room or len(self.running) == 1:
+            if self.manager.tiers.is_making_room or len(self.running) == 1:
                 return False
             self._preempt(next(reversed(self.running)))
         return True
@@ -348,7 +348,7 @@ class Engine:
             ahead_s = horizon_s - self.env.now
             most = min(most, self.cost.decode_iterations_until(self._num_decoding, self._context, ahead_s))
         if most > 1:
-            extra, num_blocks = self._growth_within(most - 1, self.manager.free_blocks)
+            extra, num_blocks = self._growth_within(most - 1, self.manager.tiers.free_blocks)
             self.manager.grow(num_blocks, "", self.env.now)
             return 1 + extra
         return 1

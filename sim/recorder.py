@@ -57,7 +57,7 @@ class Recorder:
                 request.num_recomputed,
             ),
         )
-        if len(self._engine.manager.events) >= _EVENTS_PER_DRAIN:
+        if len(self._engine.manager.tiers.events) >= _EVENTS_PER_DRAIN:
             self.drain_events()
 
     def end_workflow(self, live: LiveWorkflow) -> None:
@@ -74,7 +74,7 @@ class Recorder:
 
     def drain_events(self) -> None:
         """Move the manager's log into the table."""
-        events = self._engine.manager.events
+        events = self._engine.manager.tiers.events
         if self._keeps_events:
             block_bytes = self._engine.block_bytes
             rows = [
@@ -93,9 +93,9 @@ class Recorder:
             engine.num_running,
             len(engine.waiting),
             num_live,
-            manager.config.gpu_blocks - manager.free_blocks,
+            manager.config.gpu_blocks - manager.tiers.free_blocks,
             manager.tree.gpu_blocks,
-            manager.config.host_blocks - manager.free_host_blocks,
+            manager.config.host_blocks - manager.tiers.free_host_blocks,
             engine.num_iterations,
             self._num_hit_tokens,
             self._num_prompt_tokens,

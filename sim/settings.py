@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.eviction import make_order
-from pbkv.cache.manager import CacheConfig, WriteMode
 from pbkv.sim.engine import EngineConfig
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import TABLES

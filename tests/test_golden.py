@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pbkv.analysis import load
+from pbkv.cache.config import WriteMode
 from pbkv.cache.eviction import ORDERS
-from pbkv.cache.manager import WriteMode
 from pbkv.sim import Settings, load_profile, simulate
 from pbkv.sim.curve import hit_curve
 from pbkv.traces.reader import Trace

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
+from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import Admission, Load
 from pbkv.cache.eviction import ORDERS, make_order
-from pbkv.cache.manager import CacheConfig, CacheManager, WriteMode
+from pbkv.cache.manager import CacheManager
 from pbkv.traces.errors import ConfigError, InvariantError
 from pbkv.traces.schema import Call
 from tests.strategies import calls
@@ -60,8 +61,8 @@ def serve(
     if admission.load is not None:
         manager.end_load(admission.load)
     end(manager, admission, now_s, answer)
-    for offload in manager.take_offloads():
-        manager.end_offload(offload, now_s)
+    for offload in manager.tiers.take_offloads():
+        manager.tiers.end_offload(offload, now_s)
     manager.check_invariants()
     return admission
 
@@ -74,7 +75,7 @@ def found(admission: Admission) -> dict[str, int]:
 
 
 def kinds(manager: CacheManager) -> list[str]:
-    return [event.kind for event in manager.events]
+    return [event.kind for event in manager.tiers.events]
 
 
 # ---------------------------------------------------------------------- what is found
@@ -177,9 +178,9 @@ def test_a_node_with_a_host_copy_is_demoted_and_one_without_is_deleted() -> None
 def test_when_a_copy_is_written(mode: str, after_first: int, after_second: int) -> None:
     manager = make(8, 8, write_mode=WriteMode(mode))
     end(manager, admit(manager, {1: 8}, 0.0), 0.0)
-    assert len(manager.offloads) == after_first
+    assert len(manager.tiers.offloads) == after_first
     end(manager, admit(manager, {1: 8, 2: 4}, 1.0), 1.0)
-    written = {node for offload in manager.offloads for node in offload.nodes if node.start == 0}
+    written = {node for offload in manager.tiers.offloads for node in offload.nodes if node.start == 0}
     assert len(written) == after_second
 
 
@@ -188,9 +189,9 @@ def test_write_back_frees_the_space_when_its_copy_has_ended() -> None:
     serve(manager, {1: 12}, 0.0)
     path = manager.table.path([2], [12])
     assert manager.admit(path, "w", 1.0) is None
-    assert manager.is_making_room
-    (offload,) = manager.take_offloads()
-    manager.end_offload(offload, 2.0)
+    assert manager.tiers.is_making_room
+    (offload,) = manager.tiers.take_offloads()
+    manager.tiers.end_offload(offload, 2.0)
     assert manager.admit(path, "w", 2.0) is not None
     assert manager.cached_blocks(manager.table.path([1, 9], [12, 1])) == 3
 
@@ -199,13 +200,13 @@ def test_exclusive_never_holds_a_block_twice() -> None:
     manager = make(3, 6, write_mode=WriteMode.EXCLUSIVE)
     serve(manager, {1: 12}, 0.0)
     manager.admit(manager.table.path([2], [12]), "w", 1.0)
-    (offload,) = manager.take_offloads()
-    manager.end_offload(offload, 1.0)
-    assert manager.free_host_blocks == 3
+    (offload,) = manager.tiers.take_offloads()
+    manager.tiers.end_offload(offload, 1.0)
+    assert manager.tiers.free_host_blocks == 3
     admission = admit(manager, {1: 12}, 2.0)
     assert admission.load is not None
     manager.end_load(admission.load)
-    assert manager.free_host_blocks == 6 - 1  # the block of the last token was not loaded
+    assert manager.tiers.free_host_blocks == 6 - 1  # the block of the last token was not loaded
 
 
 def test_a_prefix_too_short_to_load_is_computed_again() -> None:
@@ -290,7 +291,7 @@ class Everything:
         self.manager.end_load(self.loads.pop(index % len(self.loads)))
 
     def end_offload(self) -> None:
-        self.manager.end_offload(self.manager.offloads.pop(0), self.now_s)
+        self.manager.tiers.end_offload(self.manager.tiers.offloads.pop(0), self.now_s)
 
 
 STEPS = st.one_of(
@@ -321,7 +322,7 @@ def test_conservation_after_random_operations(
         world.now_s += 1.0
         if isinstance(value, Call):
             world.start(value)
-        elif name == "copy" and (world.loads or world.manager.offloads):
+        elif name == "copy" and (world.loads or world.manager.tiers.offloads):
             if world.loads:
                 world.end_load(value)
             else:
@@ -329,7 +330,7 @@ def test_conservation_after_random_operations(
         elif name != "copy" and world.lives:
             getattr(world, name)(value)
         world.manager.check_invariants()
-    while world.loads or world.manager.offloads:
+    while world.loads or world.manager.tiers.offloads:
         world.end_load(0) if world.loads else world.end_offload()
     while world.lives:
         world.preempt(0)

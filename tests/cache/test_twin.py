@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
+from pbkv.cache.config import CacheConfig
 from pbkv.cache.eviction import make_order
-from pbkv.cache.manager import CacheConfig, CacheManager
+from pbkv.cache.manager import CacheManager
 from pbkv.traces.schema import Call
 from tests.cache.twin import KEYS, NaiveCache, tokens_of
 from tests.strategies import calls

@@ -8,8 +8,9 @@ import pytest
 import simpy
 
 from pbkv.cache.blocks import PathTable
+from pbkv.cache.config import CacheConfig
 from pbkv.cache.eviction import make_order
-from pbkv.cache.manager import CacheConfig, CacheManager
+from pbkv.cache.manager import CacheManager
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine, EngineConfig

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
+from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.eviction import make_order
-from pbkv.cache.manager import CacheConfig, CacheManager, WriteMode
+from pbkv.cache.manager import CacheManager
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine, EngineConfig
 from pbkv.sim.profile import load_profile

@@ -1,0 +1,224 @@
+"""The two tiers: who has space on the GPU and on the host, and who gives it up.
+
+Evictions take effect at once and are logged in ``events``; what takes time (an offload) is decided here
+and carried out by the engine, which says when it has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pbkv.cache.blocks import Key
+from pbkv.cache.config import CacheConfig, WriteMode
+from pbkv.cache.decisions import CacheEvent, EventKind, Offload, Reason
+from pbkv.cache.eviction import EvictionOrder, EvictionQueue
+from pbkv.cache.tree import Node, PrefixTree, parent_of
+from pbkv.traces.errors import InvariantError
+
+_HITS_BEFORE_WRITE = {WriteMode.WRITE_THROUGH: 1, WriteMode.SELECTIVE: 2}
+
+
+class Tiers:
+    """Owns the tree, the free space of both tiers and their eviction queues.
+
+    GPU blocks are free, private to a request (the manager's business), or in the tree.
+    """
+
+    def __init__(self, config: CacheConfig, gpu_order: EvictionOrder, host_order: EvictionOrder) -> None:
+        self.config = config
+        self.tree = PrefixTree()
+        self.free_blocks = config.gpu_blocks
+        self.free_host_blocks = config.host_blocks
+        self.pending_free_blocks = 0  # come free when write-back copies end
+        self.events: list[CacheEvent] = []
+        self.offloads: list[Offload] = []
+        self.evicted: dict[Key, tuple[float, str]] = {}  # of the last copy's end: when, and for whom
+        self.is_exclusive = config.write_mode is WriteMode.EXCLUSIVE
+        self._gpu_queue = EvictionQueue(gpu_order, _is_gpu_candidate)
+        self._host_queue = EvictionQueue(host_order, _is_host_candidate)
+        self._write_at = _HITS_BEFORE_WRITE.get(config.write_mode) if config.host_blocks else None
+        self._writes_at_eviction = self._write_at is None and config.host_blocks > 0
+
+    @property
+    def evictable_blocks(self) -> int:
+        return self.tree.gpu_blocks - self.tree.protected_blocks
+
+    @property
+    def is_making_room(self) -> bool:
+        """Whether copies in flight will free GPU blocks when they end (write-back, exclusive)."""
+        return self.pending_free_blocks > 0
+
+    def touch(self, nodes: Sequence[Node], now_s: float) -> None:
+        """``nodes`` are used; in the write-through modes their copies may be due now."""
+        writes = self._write_at is not None
+        for node in nodes:
+            node.last_access_s = now_s
+            node.num_hits += 1
+            if writes and not node.host:
+                self._write(node, now_s)
+
+    def unpin(self, node: Node) -> None:
+        """Undo one pin; what is unprotected now may be evicted."""
+        for freed in self.tree.unpin(node):
+            if not freed.gpu:
+                self._host_queue.add(freed)
+            elif not freed.num_gpu_children:
+                self._gpu_queue.add(freed)
+
+    def end_offload(self, offload: Offload, now_s: float) -> None:
+        """An offload's copy has ended: the host copy is valid, and with ``evicts`` the GPU's goes."""
+        for node in offload.nodes:
+            node.offload = None
+        self.tree.unpin(offload.pinned)
+        if offload.evicts:
+            self.pending_free_blocks -= offload.num_blocks
+        for node in sorted(offload.nodes, key=_start, reverse=True):
+            if offload.evicts and _is_gpu_candidate(node):
+                self._demote(node, offload.event.by, offload.event.reason, now_s)
+            else:
+                if offload.evicts and self.is_exclusive:
+                    self.release_host(node)
+                self._gpu_queue.add(node)
+
+    def take_offloads(self) -> list[Offload]:
+        """The offloads decided since the last call, in order: the engine's to carry out."""
+        taken, self.offloads = self.offloads, []
+        return taken
+
+    # ------------------------------------------------------------------ room on the GPU
+
+    def make_room(self, num_blocks: int, by: str, reason: Reason, now_s: float) -> bool:
+        """Evict until ``num_blocks`` are free or will be when copies end; whether they are now."""
+        while self.free_blocks + self.pending_free_blocks < num_blocks:
+            victim = self._gpu_queue.pop()
+            if victim is None:
+                break
+            missing = num_blocks - self.free_blocks - self.pending_free_blocks
+            if not self.config.whole_nodes and victim.num_blocks > missing:
+                self.tree.split(victim, victim.end - missing)
+            self._evict(victim, by, reason, now_s)
+        return self.free_blocks >= num_blocks
+
+    def _evict(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
+        if node.host:
+            self._demote(node, by, reason, now_s)
+        elif self._writes_at_eviction and self._make_host_room(node.num_blocks, by, now_s):
+            self._start_offload(node, event_of("offload", node, node.num_blocks, by, reason, now_s), True)
+        else:
+            self._delete(node, by, reason, now_s)
+
+    def _demote(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
+        self._leave_gpu(node, now_s)
+        if not node.children:
+            self._host_queue.add(node)
+        self._log("demote", node, by, reason, now_s)
+
+    def _delete(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
+        """No copy is left: the node goes, and with it whatever hangs below it on the host."""
+        for child in list(node.children.values()):
+            self._delete_host_subtree(child, by, now_s)
+        self._leave_gpu(node, now_s)
+        self._forget(node, by, now_s)
+        self._log("evict", node, by, reason, now_s)
+
+    def _leave_gpu(self, node: Node, now_s: float) -> None:
+        self.tree.release_gpu(node)
+        self.free_blocks += node.end - node.start
+        node.gone_at_s = now_s
+        parent = parent_of(node)
+        if not (parent.num_gpu_children or parent.refs):
+            self._gpu_queue.add(parent)
+
+    def _forget(self, node: Node, by: str, now_s: float) -> None:
+        self.tree.remove(node)
+        gone = (now_s, by)
+        for key in node.keys:
+            self.evicted[key] = gone
+        self._host_queue.add(parent_of(node))
+
+    # ------------------------------------------------------------------ room on the host
+
+    def _write(self, node: Node, now_s: float) -> None:
+        """Begin to copy ``node`` to the host, if it has been used often enough and there is room.
+
+        Its parent must have gone before: a host copy without its prefix could not be reached.
+        """
+        due = self._write_at is not None and node.num_hits >= self._write_at
+        if due and parent_of(node).host and self._make_host_room(node.num_blocks, node.owner, now_s):
+            event = event_of("offload", node, node.num_blocks, node.owner, "write", now_s)
+            self._start_offload(node, event, False)
+
+    def _start_offload(self, node: Node, event: CacheEvent, evicts: bool) -> None:
+        offload = Offload([node], event, node, evicts)
+        node.host = True
+        node.offload = offload
+        self.free_host_blocks -= node.num_blocks
+        self.pending_free_blocks += node.num_blocks if evicts else 0
+        self.tree.pin(node)
+        self.offloads.append(offload)
+
+    def _make_host_room(self, num_blocks: int, by: str, now_s: float) -> bool:
+        while self.free_host_blocks < num_blocks:
+            victim = self._host_queue.pop()
+            if victim is None:
+                return False
+            self._drop(victim, by, now_s)
+        return True
+
+    def _drop(self, node: Node, by: str, now_s: float) -> None:
+        self.release_host(node)
+        self._forget(node, by, now_s)
+        self._log("drop", node, by, "host_room", now_s)
+
+    def _delete_host_subtree(self, node: Node, by: str, now_s: float) -> None:
+        for child in list(node.children.values()):
+            self._delete_host_subtree(child, by, now_s)
+        self._drop(node, by, now_s)
+
+    def release_host(self, node: Node) -> None:
+        """``node`` gives its space on the host back."""
+        node.host = False
+        self.free_host_blocks += node.end - node.start
+
+    # ------------------------------------------------------------------ log and checks
+
+    def _log(self, kind: EventKind, node: Node, by: str, reason: Reason, now_s: float) -> None:
+        """Log an eviction; what goes with it for the same need, of one owner and last use, is one entry."""
+        event = event_of(kind, node, node.end - node.start, by, reason, now_s)
+        last = self.events[-1] if self.events else event
+        if last is event or last.at_s != now_s or last.kind != kind or last[3:7] != event[3:7]:
+            self.events.append(event)
+        else:
+            num_blocks, lifetime_s = (
+                last.num_blocks + event.num_blocks,
+                max(last.lifetime_s, event.lifetime_s),
+            )
+            self.events[-1] = CacheEvent(now_s, kind, num_blocks, *event[3:7], lifetime_s)
+
+    def check_invariants(self) -> None:
+        """The tree's own, and conservation on the host. Raises InvariantError."""
+        self.tree.check_invariants()
+        on_host = sum(node.num_blocks for node in self.tree.nodes() if node.host)
+        if on_host + self.free_host_blocks != self.config.host_blocks or self.free_host_blocks < 0:
+            raise InvariantError(
+                f"host: {self.free_host_blocks} free + {on_host} held, capacity {self.config.host_blocks}"
+            )
+
+
+def event_of(
+    kind: EventKind, node: Node, num_blocks: int, by: str, reason: Reason, now_s: float
+) -> CacheEvent:
+    age_s, lifetime_s = now_s - node.last_access_s, now_s - node.made_at_s
+    return CacheEvent(now_s, kind, num_blocks, node.owner, by, reason, age_s, lifetime_s)
+
+
+def _is_gpu_candidate(node: Node) -> bool:
+    return node.gpu and not node.num_gpu_children and not node.refs and node.parent is not None
+
+
+def _is_host_candidate(node: Node) -> bool:
+    return node.host and not node.gpu and not node.children and not node.refs
+
+
+def _start(node: Node) -> int:
+    return node.start
