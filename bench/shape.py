@@ -34,7 +34,7 @@ from pbkv.analysis.intervals import Interval  # noqa: E402
 from pbkv.analysis.points import Point  # noqa: E402
 from pbkv.analysis.summary import CellSummary, over_seeds, summarise  # noqa: E402
 from pbkv.cache.config import WriteMode  # noqa: E402
-from pbkv.sim.engine import EngineConfig  # noqa: E402
+from pbkv.sim.config import EngineConfig  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.run import simulate  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402

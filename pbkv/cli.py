@@ -112,7 +112,7 @@ def simulate(
     """Simulate TRACES on an engine with a GPU and a host tier; write a run folder and print its table."""
     from pbkv.cache.config import WriteMode
     from pbkv.console import simulate_to
-    from pbkv.sim.engine import EngineConfig
+    from pbkv.sim.config import EngineConfig
     from pbkv.sim.profile import load_profile
     from pbkv.sim.settings import Settings
     from pbkv.traces.sources import open_trace

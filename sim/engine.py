@@ -14,46 +14,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from itertools import islice
-from typing import Literal, get_args
 
 import simpy
 from simpy.events import Event
 
-from pbkv.cache.decisions import Admission, CacheEvent, Load, Offload
+from pbkv.cache.decisions import Admission, Load
 from pbkv.cache.manager import CacheManager
-from pbkv.sim.link import Link
+from pbkv.sim.config import EngineConfig
+from pbkv.sim.copies import Copies
+from pbkv.sim.decoding import Decoding
 from pbkv.sim.profile import HardwareProfile
 from pbkv.sim.request import Request
-from pbkv.traces.errors import ConfigError, InvariantError
+from pbkv.traces.errors import InvariantError
 
-RequestOrder = Literal["fcfs", "lpm"]
 _LPM_MAX_WAITING = 128  # beyond it longest-prefix-match turns into fcfs (SGLang)
 _AFTER_ARRIVALS = 2  # simpy priority: at equal instants, arrivals and copies come before an iteration's end
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Limits of the batch and the order of admission."""
-
-    max_batched_tokens: int = 8192
-    max_sequences: int = 256
-    request_order: RequestOrder = "fcfs"
-    fuse: bool = True
-
-    def __post_init__(self) -> None:
-        if self.request_order not in get_args(RequestOrder):
-            raise ConfigError("request_order", self.request_order, "fcfs or lpm")
-        if self.max_sequences < 1:
-            raise ConfigError("max_sequences", self.max_sequences, "a number ≥ 1")
-        if self.max_batched_tokens <= self.max_sequences:
-            raise ConfigError(
-                "max_batched_tokens",
-                self.max_batched_tokens,
-                f"more than max_sequences ({self.max_sequences})",
-            )
 
 
 class Engine:
@@ -73,7 +48,7 @@ class Engine:
         self.manager = manager
         self.config = config
         self.cost = profile.cost
-        self.h2d, self.d2h = _links(profile)
+        self.copies = Copies(env, manager.tiers, profile, self._end_load)
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # admitted and not waiting for a copy, oldest first
         self.num_loading = 0
@@ -83,16 +58,8 @@ class Engine:
         self.on_sample: Callable[[], None] = _nothing
         self.sample_every_s = float("inf")
         self._sample_at_s = 0.0
-        self.block_bytes = manager.config.block_size * profile.kv_bytes_per_token
         self._prefilling: dict[Request, None] = {}
-        self._num_decoding = 0
-        self._context = 0  # tokens held by the decoding sequences
-        self._decoded = 0  # decode iterations so far
-        self._finishing: list[tuple[int, int, Request]] = []
-        self._num_pushed = 0
-        self._crossings = [0] * manager.config.block_size  # sequences by residue of their next block
-        self._load_ends_s: deque[float] = deque()
-        self._offloading: deque[tuple[float, Offload]] = deque()
+        self._decoding = Decoding(manager.config.block_size)
         self._blocked = False  # the head of the queue was refused for lack of blocks …
         self._retry = True  # … and something has changed since
         self._wake: Event | None = None
@@ -116,24 +83,22 @@ class Engine:
                 self._sample()
             self._admit()
             if not self._reserve_next_token():
-                yield self._next_copy()
-                self._end_copies()
+                yield self._next_offload()
+                self._end_offloads()
             elif self._prefilling:
                 chunks = self._plan_chunks()
                 yield self._boundary(self._chunks_s(chunks))
-                self._end_copies()
+                self._end_offloads()
                 self._advance_decodes(1)
                 self._advance_prefills(chunks)
-            elif self._num_decoding:
+            elif self._decoding.num_sequences:
                 num_iterations = self._plan_decodes()
-                yield self._boundary(
-                    self.cost.decode_run_s(self._num_decoding, self._context, num_iterations)
-                )
-                self._end_copies()
+                yield self._boundary(self._decodes_s(num_iterations))
+                self._end_offloads()
                 self._advance_decodes(num_iterations)
             else:
                 yield self._idle()
-                self._end_copies()
+                self._end_offloads()
 
     def _sample(self) -> None:
         self._sample_at_s = self.env.now + self.sample_every_s
@@ -149,14 +114,19 @@ class Engine:
     def _idle(self) -> Event:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
         if self._blocked and not self.num_loading:
-            return self._next_copy()
+            return self._next_offload()
         self._wake = Event(self.env)
         return self._wake
 
-    def _next_copy(self) -> Event:
-        if not self._offloading:
+    def _next_offload(self) -> Event:
+        end_s = self.copies.next_offload_end_s
+        if end_s == float("inf"):
             raise InvariantError("the engine is stuck: no block is free, evictable or on its way out")
-        return self._boundary(max(0.0, self._offloading[0][0] - self.env.now))
+        return self._boundary(max(0.0, end_s - self.env.now))
+
+    def _end_offloads(self) -> None:
+        if self.copies.end_offloads():
+            self._retry = True
 
     def _wake_up(self) -> None:
         if self._wake is not None:
@@ -171,7 +141,7 @@ class Engine:
         if not self.waiting or (self._blocked and not self._retry and self.config.fuse):
             return
         self._blocked = self._retry = False
-        budget = self.config.max_batched_tokens - self._num_decoding
+        budget = self.config.max_batched_tokens - self._decoding.num_sequences
         budget -= sum(request.num_target - request.num_computed for request in self._prefilling)
         while self.waiting and budget > 0 and self.num_running < self.config.max_sequences:
             request = self._first_in_order()
@@ -185,7 +155,7 @@ class Engine:
             self._start(request, admission)
             if not request.num_loads:
                 budget -= request.num_target - request.num_computed
-        self._carry_out_offloads()
+        self.copies.start_offloads()
 
     def _first_in_order(self) -> Request:
         if self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING:
@@ -204,7 +174,7 @@ class Engine:
         request.lease = admission.lease
         loads = admission.waits_for
         if admission.load is not None:
-            self._carry_out_load(admission.load)
+            self.copies.start_load(admission.load)
             loads = [*loads, admission.load]
         for load in loads:
             load.waiters.append(request)
@@ -218,15 +188,7 @@ class Engine:
         self.running[request] = None
         self._prefilling[request] = None
 
-    def _carry_out_load(self, load: Load) -> None:
-        start_s, end_s = self.h2d.submit(load.num_blocks * self.block_bytes, self.env.now)
-        self._log_copy(load.event, start_s, end_s)
-        self._load_ends_s.append(end_s)
-        done = self.env.timeout(end_s - self.env.now)
-        done.callbacks.append(lambda _: self._end_load(load))
-
     def _end_load(self, load: Load) -> None:
-        self._load_ends_s.popleft()
         self.manager.end_load(load)
         for request in load.waiters:
             request.num_loads -= 1
@@ -239,29 +201,11 @@ class Engine:
         self._retry = True
         self._wake_up()
 
-    def _carry_out_offloads(self) -> None:
-        if not self.manager.tiers.offloads:
-            return
-        for offload in self.manager.tiers.take_offloads():
-            start_s, end_s = self.d2h.submit(offload.num_blocks * self.block_bytes, self.env.now)
-            self._log_copy(offload.event, start_s, end_s)
-            self._offloading.append((end_s, offload))
-
-    def _end_copies(self) -> None:
-        """Let the offloads take effect whose copies have ended by now."""
-        while self._offloading and self._offloading[0][0] <= self.env.now:
-            end_s, offload = self._offloading.popleft()
-            self.manager.tiers.end_offload(offload, end_s)
-            self._retry = True
-
-    def _log_copy(self, event: CacheEvent, start_s: float, end_s: float) -> None:
-        self.manager.tiers.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s - start_s))
-
     # ------------------------------------------------------------------ prefill
 
     def _plan_chunks(self) -> list[tuple[Request, int]]:
         """(request, tokens) of the next iteration's prefill, in order of admission."""
-        budget = self.config.max_batched_tokens - self._num_decoding
+        budget = self.config.max_batched_tokens - self._decoding.num_sequences
         chunks = []
         for request in self._prefilling:
             num_tokens = min(budget, request.num_target - request.num_computed)
@@ -272,14 +216,15 @@ class Engine:
         return chunks
 
     def _chunks_s(self, chunks: list[tuple[Request, int]]) -> float:
-        num_tokens, work, gathered = self._num_decoding, 0.0, 0
+        decoding = self._decoding
+        num_tokens, work, gathered = decoding.num_sequences, 0.0, 0
         for request, chunk in chunks:
             context = request.num_computed
             num_tokens += chunk
             work += chunk * (context + chunk / 2)
             gathered += context + chunk
         return self.cost.iteration_s(
-            num_tokens, self._num_decoding + len(chunks), work, gathered, self._context
+            num_tokens, decoding.num_sequences + len(chunks), work, gathered, decoding.context
         )
 
     def _advance_prefills(self, chunks: list[tuple[Request, int]]) -> None:
@@ -287,7 +232,7 @@ class Engine:
             request.num_computed += num_tokens
             if request.num_computed == request.num_target:
                 self._end_prefill(request)
-        self._carry_out_offloads()
+        self.copies.start_offloads()
 
     def _end_prefill(self, request: Request) -> None:
         del self._prefilling[request]
@@ -299,59 +244,47 @@ class Engine:
         if request.num_generated >= request.call.num_output_tokens:
             self._end(request)
         else:
-            self._start_decoding(request)
+            self._decoding.start(request)
 
     # ------------------------------------------------------------------ decode
 
-    def _start_decoding(self, request: Request) -> None:
-        held = request.num_held_tokens
-        request.residue = (self._decoded - held) % len(self._crossings)
-        request.finish_at = self._decoded + request.call.num_output_tokens - request.num_generated
-        self._crossings[request.residue] += 1
-        self._num_decoding += 1
-        self._context += held
-        self._num_pushed += 1
-        heappush(self._finishing, (request.finish_at, self._num_pushed, request))
-
-    def _stop_decoding(self, request: Request) -> None:
-        request.num_generated = request.call.num_output_tokens - (request.finish_at - self._decoded)
-        self._crossings[request.residue] -= 1
-        self._num_decoding -= 1
-        self._context -= request.num_held_tokens
-
     def _reserve_next_token(self) -> bool:
         """Take the blocks the next decode iteration needs, preempting if need be. False: wait for a copy."""
-        while needed := self._crossings[self._decoded % len(self._crossings)]:
+        while needed := self._decoding.blocks_needed:
             if self.manager.tiers.free_blocks >= needed:
                 return self.manager.grow(needed, "", self.env.now)
             if self.manager.grow(needed, self._growing_workflow(), self.env.now):
-                self._carry_out_offloads()
+                self.copies.start_offloads()
                 return True
-            self._carry_out_offloads()
+            self.copies.start_offloads()
             if self.manager.tiers.is_making_room or len(self.running) == 1:
                 return False
             self._preempt(next(reversed(self.running)))
         return True
 
     def _growing_workflow(self) -> str:
-        residue = self._decoded % len(self._crossings)
-        growing = (r for r in self.running if r.residue == residue and r not in self._prefilling)
+        growing = (
+            r for r in self.running if r not in self._prefilling and self._decoding.takes_a_block_next(r)
+        )
         return next(growing).workflow.workflow_id
 
     def _plan_decodes(self) -> int:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
         if not self.config.fuse or (self._retry and self.waiting):
             return 1
-        most = self._finishing[0][0] - self._decoded
+        decoding = self._decoding
+        most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()
         if horizon_s < float("inf"):
             ahead_s = horizon_s - self.env.now
-            most = min(most, self.cost.decode_iterations_until(self._num_decoding, self._context, ahead_s))
-        if most > 1:
-            extra, num_blocks = self._growth_within(most - 1, self.manager.tiers.free_blocks)
-            self.manager.grow(num_blocks, "", self.env.now)
-            return 1 + extra
-        return 1
+            most = min(
+                most, self.cost.decode_iterations_until(decoding.num_sequences, decoding.context, ahead_s)
+            )
+        if most == 1:
+            return 1
+        extra, num_blocks = decoding.growth_within(most - 1, self.manager.tiers.free_blocks)
+        self.manager.grow(num_blocks, "", self.env.now)
+        return 1 + extra
 
     def _horizon_s(self) -> float:
         """The next instant at which the batch may change but by its own doing.
@@ -359,38 +292,21 @@ class Engine:
         An arrival changes nothing while the queue's head waits for blocks or all sequences are taken.
         """
         waits_for_blocks = self._blocked and self.config.request_order == "fcfs"
-        if not waits_for_blocks and self.num_running < self.config.max_sequences:
-            horizon_s = self.env.peek()
+        if waits_for_blocks or self.num_running >= self.config.max_sequences:
+            horizon_s = self.copies.next_load_end_s
         else:
-            horizon_s = self._load_ends_s[0] if self._load_ends_s else float("inf")
-        if self._blocked and self._offloading:
-            return min(horizon_s, self._offloading[0][0])
-        return horizon_s
+            horizon_s = self.env.peek()
+        return min(horizon_s, self.copies.next_offload_end_s) if self._blocked else horizon_s
 
-    def _growth_within(self, most: int, free_blocks: int) -> tuple[int, int]:
-        """Of ``most`` iterations behind the next, how many ``free_blocks`` suffice for; their blocks."""
-        size = len(self._crossings)
-        cycles = min(most // size, free_blocks // self._num_decoding)
-        num_iterations, num_blocks = cycles * size, cycles * self._num_decoding
-        first = (self._decoded + 1) % size
-        for needed in islice(self._crossings * 2, first, first + min(size, most - num_iterations)):
-            if num_blocks + needed > free_blocks:
-                break
-            num_iterations += 1
-            num_blocks += needed
-        return num_iterations, num_blocks
+    def _decodes_s(self, num_iterations: int) -> float:
+        return self.cost.decode_run_s(self._decoding.num_sequences, self._decoding.context, num_iterations)
 
     def _advance_decodes(self, num_iterations: int) -> None:
         self.num_iterations += num_iterations
-        if not self._num_decoding:
-            return
-        self._decoded += num_iterations
-        self._context += self._num_decoding * num_iterations
-        while self._finishing and self._finishing[0][0] <= self._decoded:
-            request = heappop(self._finishing)[2]
-            self._stop_decoding(request)
-            self._end(request)
-        self._carry_out_offloads()
+        if self._decoding.num_sequences:
+            for request in self._decoding.advance(num_iterations):
+                self._end(request)
+            self.copies.start_offloads()
 
     # ------------------------------------------------------------------ end and preemption
 
@@ -412,9 +328,7 @@ class Engine:
             del self._prefilling[request]
             held = request.num_target
         else:
-            self._finishing = [entry for entry in self._finishing if entry[2] is not request]
-            heapify(self._finishing)
-            self._stop_decoding(request)
+            self._decoding.remove(request)
             held = request.num_held_tokens
         self.manager.preempt(request.lease, held)
         request.num_target = request.num_prompt_tokens + request.num_generated
@@ -430,10 +344,3 @@ def _ignore(request: Request) -> None:
 
 def _nothing() -> None:
     """Nobody wants samples."""
-
-
-def _links(profile: HardwareProfile) -> tuple[Link, Link]:
-    """The two directions, host to device first, each slower while the other is busy."""
-    h2d, d2h = Link(profile.link.h2d_s), Link(profile.link.d2h_s)
-    h2d.other, d2h.other = d2h, h2d
-    return h2d, d2h

@@ -76,7 +76,7 @@ class Recorder:
         """Move the manager's log into the table."""
         events = self._engine.manager.tiers.events
         if self._keeps_events:
-            block_bytes = self._engine.block_bytes
+            block_bytes = self._engine.copies.block_bytes
             rows = [
                 (*event[:3], None if event.copy_s is None else event.num_blocks * block_bytes, *event[3:])
                 for event in events
@@ -99,7 +99,7 @@ class Recorder:
             engine.num_iterations,
             self._num_hit_tokens,
             self._num_prompt_tokens,
-            engine.h2d.busy_s,
-            engine.d2h.busy_s,
+            engine.copies.h2d.busy_s,
+            engine.copies.d2h.busy_s,
         )
         self._folder.add("occupancy", row)

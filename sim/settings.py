@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.eviction import make_order
-from pbkv.sim.engine import EngineConfig
+from pbkv.sim.config import EngineConfig
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import TABLES
 

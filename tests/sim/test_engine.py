@@ -11,9 +11,10 @@ from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.eviction import make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.sim.config import EngineConfig
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.driver import Driver
-from pbkv.sim.engine import Engine, EngineConfig
+from pbkv.sim.engine import Engine
 from pbkv.sim.profile import HardwareProfile
 from pbkv.sim.request import Request
 from pbkv.traces.errors import ConfigError

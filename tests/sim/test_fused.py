@@ -14,8 +14,9 @@ from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.eviction import make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
-from pbkv.sim.engine import Engine, EngineConfig
+from pbkv.sim.engine import Engine
 from pbkv.sim.profile import load_profile
 from pbkv.sim.request import Request
 from pbkv.traces.schema import Workflow
@@ -99,5 +100,5 @@ def test_fused_and_token_by_token_tell_the_same_story(
             expected, rel=TOLERANCE, abs=1e-15
         )
     assert fused_engine.num_iterations == engine.num_iterations
-    assert fused_engine.h2d.busy_s == pytest.approx(engine.h2d.busy_s, rel=TOLERANCE)
+    assert fused_engine.copies.h2d.busy_s == pytest.approx(engine.copies.h2d.busy_s, rel=TOLERANCE)
     assert len(fused) == sum(len(workflow.calls) for workflow in trace)
