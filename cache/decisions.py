@@ -69,21 +69,15 @@ class Lease:
 
 @dataclass(slots=True)
 class Admission:
-    """A request's start: where its prompt was found, in tokens, and the copies it waits for.
+    """A request's start: what of its prompt was found, in tokens, and the copies it waits for.
 
-    The six classes sum to the prompt's tokens. ``load`` is to be carried out; ``waits_for`` are loads
-    of others already in flight on the same path.
+    ``load`` is to be carried out; ``waits_for`` are loads of others already in flight on the same path.
     """
 
     lease: Lease
     gpu_hit_tokens: int
     host_hit_tokens: int
     loading_tokens: int
-    evicted_tokens: int
-    partial_tokens: int
-    cold_tokens: int
-    evicted_by: str | None
-    evicted_ago_s: float | None
     load: Load | None
     waits_for: list[Load]
 
@@ -91,3 +85,14 @@ class Admission:
     def cached_tokens(self) -> int:
         """Tokens that need no prefill."""
         return self.gpu_hit_tokens + self.host_hit_tokens + self.loading_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Misses:
+    """Why the rest of the prompt was not found, in tokens, and who evicted the first evicted block."""
+
+    evicted_tokens: int
+    partial_tokens: int
+    cold_tokens: int
+    evicted_by: str | None
+    evicted_ago_s: float | None

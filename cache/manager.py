@@ -25,7 +25,7 @@ from bisect import bisect_right
 
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
-from pbkv.cache.decisions import Admission, Lease, Load
+from pbkv.cache.decisions import Admission, Lease, Load, Misses
 from pbkv.cache.eviction import EvictionOrder
 from pbkv.cache.tiers import Tiers, event_of
 from pbkv.cache.tree import Node, follow
@@ -81,7 +81,19 @@ class CacheManager:
         load = self._start_load(lease, nodes[num_gpu:], last_gpu, now_s)
         self._take(held - lease.node.end)
         self.tiers.touch(nodes, now_s)
-        return self._admission(lease, nodes[:num_gpu], ready, load, now_s)
+        size, on_host = self.config.block_size, load.num_blocks if load else 0
+        loading = lease.node.end - on_host - ready
+        waits_for = _loads_of(nodes[:num_gpu]) if loading else []
+        return Admission(lease, ready * size, on_host * size, loading * size, load, waits_for)
+
+    def misses(self, lease: Lease, now_s: float) -> Misses:
+        """Why the rest of the prompt was not found; to be asked right after its admission."""
+        size, path, found = self.config.block_size, lease.path, lease.node.end
+        ever = min(self.table.ever_cached_tokens(path, found * size), path.num_tokens)
+        evicted = max(min(ever // size, _limit(path)) - found, 0)
+        by, ago_s = self._eviction_of(path, found, now_s) if evicted else (None, None)
+        partial = ever - (found + evicted) * size
+        return Misses(evicted * size, partial, path.num_tokens - ever, by, ago_s)
 
     def commit(self, lease: Lease, now_s: float, num_tokens: int | None = None) -> None:
         """The prompt is computed: its full blocks enter the tree, where others find them.
@@ -158,30 +170,6 @@ class CacheManager:
             node.load = load
         self.tiers.free_blocks -= num_blocks
         return load
-
-    def _admission(
-        self, lease: Lease, gpu_nodes: list[Node], ready: int, load: Load | None, now_s: float
-    ) -> Admission:
-        """Sort the prompt's tokens into the six classes of `Admission`."""
-        size, path = self.config.block_size, lease.path
-        found = lease.node.end
-        on_host = load.num_blocks if load else 0
-        ever = min(self.table.ever_cached_tokens(path, found * size), path.num_tokens)
-        evicted = max(min(ever // size, _limit(path)) - found, 0)
-        by, ago = self._eviction_of(path, found, now_s) if evicted else (None, None)
-        return Admission(
-            lease=lease,
-            gpu_hit_tokens=ready * size,
-            host_hit_tokens=on_host * size,
-            loading_tokens=(found - on_host - ready) * size,
-            evicted_tokens=evicted * size,
-            partial_tokens=ever - (found + evicted) * size,
-            cold_tokens=path.num_tokens - ever,
-            evicted_by=by,
-            evicted_ago_s=ago,
-            load=load,
-            waits_for=_loads_of(gpu_nodes) if ready + on_host < found else [],
-        )
 
     def _eviction_of(self, path: BlockPath, block: int, now_s: float) -> tuple[str | None, float | None]:
         gone = self.tiers.evicted.get(path.keys[bisect_right(path.ends, block)])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.eviction import make_order
+from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.traces.errors import ConfigError, InvariantError
 
@@ -84,22 +85,23 @@ def hit_curve(
     ]
     bound = PathTable(block_size)  # remembers all that was ever asked for
     num_calls = num_tokens = num_blocks = infinite_hits = 0
-    for now, (workflow_id, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
-        path = table.path(call.segment_ids, call.segment_tokens)
-        answer = _answer(table, path, call)
-        counts = now >= warm_up_calls
-        if counts:
-            num_calls += 1
-            num_tokens += path.num_tokens
-            num_blocks += path.num_blocks
-            infinite_hits += min(bound.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
-        bound.remember(answer or path, 0)
-        for cache in caches:
-            hits = cache.serve(path, answer, workflow_id, float(now))
+    with collector_paused():
+        for now, (workflow_id, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
+            path = table.path(call.segment_ids, call.segment_tokens)
+            answer = _answer(table, path, call)
+            counts = now >= warm_up_calls
             if counts:
-                cache.num_hits += hits
-        if progress is not None and not now % 256:
-            progress(now)
+                num_calls += 1
+                num_tokens += path.num_tokens
+                num_blocks += path.num_blocks
+                infinite_hits += min(bound.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
+            bound.remember(answer or path, 0)
+            for cache in caches:
+                hits = cache.serve(path, answer, workflow_id, float(now))
+                if counts:
+                    cache.num_hits += hits
+            if progress is not None and not now % 256:
+                progress(now)
     points = tuple(cache.point(num_tokens) for cache in caches)
     return Curve(block_size, order, concurrency, num_calls, num_tokens, num_blocks, infinite_hits, points)
 

@@ -170,6 +170,7 @@ class Engine:
             request.num_recomputed += request.num_target - request.num_computed
         else:
             request.admission = admission
+            request.misses = self.manager.misses(admission.lease, now_s)
             request.admitted_at_s = request.ready_at_s = now_s
         request.lease = admission.lease
         loads = admission.waits_for

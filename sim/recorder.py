@@ -27,7 +27,7 @@ class Recorder:
         self._num_prompt_tokens = 0
 
     def end_call(self, request: Request) -> None:
-        call, found = request.call, request.admission
+        call, found, missed = request.call, request.admission, request.misses
         self.num_calls += 1
         self._num_hit_tokens += found.cached_tokens
         self._num_prompt_tokens += request.num_prompt_tokens
@@ -48,11 +48,11 @@ class Recorder:
                 found.gpu_hit_tokens,
                 found.host_hit_tokens,
                 found.loading_tokens,
-                found.evicted_tokens,
-                found.partial_tokens,
-                found.cold_tokens,
-                found.evicted_by,
-                found.evicted_ago_s,
+                missed.evicted_tokens,
+                missed.partial_tokens,
+                missed.cold_tokens,
+                missed.evicted_by,
+                missed.evicted_ago_s,
                 request.num_preemptions,
                 request.num_recomputed,
             ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pbkv.cache.blocks import BlockPath
-    from pbkv.cache.decisions import Admission, Lease
+    from pbkv.cache.decisions import Admission, Lease, Misses
     from pbkv.traces.schema import Call, Workflow
 
 
@@ -21,6 +21,7 @@ class Request:
         "finish_at",
         "first_token_at_s",
         "lease",
+        "misses",
         "num_computed",
         "num_generated",
         "num_loads",
@@ -36,6 +37,7 @@ class Request:
     )
 
     admission: Admission  # its first one: a preempted request's recomputation is counted apart
+    misses: Misses
     lease: Lease
 
     def __init__(self, workflow: Workflow, call: Call, path: BlockPath, submitted_at_s: float) -> None:

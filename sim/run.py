@@ -5,10 +5,8 @@ A cell is deterministic: the same traces, settings and version give the same row
 
 from __future__ import annotations
 
-import gc
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +19,7 @@ import simpy
 import pbkv
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.eviction import make_order
+from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
@@ -111,7 +110,7 @@ def run_cell(
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
     workflows = workflows_of(traces, settings, cell)
-    with _collector_paused():
+    with collector_paused():
         if cell.concurrency is None:
             driver.open_loop(workflows)
         else:
@@ -129,18 +128,6 @@ def run_cell(
         perf_counter() - started_at_s - records_wall_s,
         records_wall_s,
     )
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """No search for cyclic garbage while a cell runs: it makes none, and its tree takes long to walk."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _run_json(

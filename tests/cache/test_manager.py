@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.decisions import Admission, Load
+from pbkv.cache.decisions import Admission, Load, Misses
 from pbkv.cache.eviction import ORDERS, make_order
 from pbkv.cache.manager import CacheManager
 from pbkv.traces.errors import ConfigError, InvariantError
@@ -26,19 +27,24 @@ def make(gpu_blocks: int, host_blocks: int = 0, policy: str = "lru", **rules: ob
     return CacheManager(config, PathTable(B), make_order(policy, 0), make_order(policy, 0))
 
 
-def admit(manager: CacheManager, prompt: dict[int, int], now_s: float, owner: str = "w") -> Admission:
+class Started(NamedTuple):
+    """An admission, and why the rest of its prompt was missed."""
+
+    admission: Admission
+    misses: Misses
+
+
+def admit(manager: CacheManager, prompt: dict[int, int], now_s: float, owner: str = "w") -> Started:
     """Admit a prompt given as {segment id: tokens}."""
     path = manager.table.path(list(prompt), list(prompt.values()))
     admission = manager.admit(path, owner, now_s)
     assert admission is not None
-    return admission
+    return Started(admission, manager.misses(admission.lease, now_s))
 
 
-def end(
-    manager: CacheManager, admission: Admission, now_s: float, answer: tuple[int, int] | None = None
-) -> None:
+def end(manager: CacheManager, started: Started, now_s: float, answer: tuple[int, int] | None = None) -> None:
     """Compute the prompt, generate ``answer`` (segment id, tokens), give the space back."""
-    lease = admission.lease
+    lease = started.admission.lease
     manager.commit(lease, now_s)
     held = lease.path.num_tokens
     extended = None
@@ -55,22 +61,23 @@ def serve(
     now_s: float,
     owner: str = "w",
     answer: tuple[int, int] | None = None,
-) -> Admission:
+) -> Started:
     """A whole request whose copies take no time."""
-    admission = admit(manager, prompt, now_s, owner)
-    if admission.load is not None:
-        manager.end_load(admission.load)
-    end(manager, admission, now_s, answer)
+    started = admit(manager, prompt, now_s, owner)
+    if started.admission.load is not None:
+        manager.end_load(started.admission.load)
+    end(manager, started, now_s, answer)
     for offload in manager.tiers.take_offloads():
         manager.tiers.end_offload(offload, now_s)
     manager.check_invariants()
-    return admission
+    return started
 
 
-def found(admission: Admission) -> dict[str, int]:
+def found(started: Started) -> dict[str, int]:
     """The classes of the prompt's tokens that are not empty."""
-    names = ("gpu_hit", "host_hit", "loading", "evicted", "partial", "cold")
-    tokens = {name: getattr(admission, f"{name}_tokens") for name in names}
+    owners = dict.fromkeys(("gpu_hit", "host_hit", "loading"), started.admission)
+    tokens = {name: getattr(owner, f"{name}_tokens") for name, owner in owners.items()}
+    tokens |= {name: getattr(started.misses, f"{name}_tokens") for name in ("evicted", "partial", "cold")}
     return {name: number for name, number in tokens.items() if number}
 
 
@@ -103,22 +110,23 @@ def test_an_evicted_prefix_is_a_miss_with_a_culprit_and_an_age() -> None:
     manager = make(3)
     serve(manager, {1: 12}, 0.0, "first")
     serve(manager, {2: 12}, 5.0, "second")
-    admission = serve(manager, {1: 12}, 7.0, "first")
-    assert found(admission) == {"evicted": 8, "partial": 4}
-    assert (admission.evicted_by, admission.evicted_ago_s) == ("second", 2.0)
+    started = serve(manager, {1: 12}, 7.0, "first")
+    assert found(started) == {"evicted": 8, "partial": 4}
+    assert (started.misses.evicted_by, started.misses.evicted_ago_s) == ("second", 2.0)
 
 
 def test_a_prefix_on_its_way_up_is_waited_for_and_not_loaded_twice() -> None:
     manager = make(4, 8)
     serve(manager, {1: 12}, 0.0)
     serve(manager, {2: 16}, 1.0)
-    first = admit(manager, {1: 12, 3: 1}, 2.0)
+    first = admit(manager, {1: 12, 3: 1}, 2.0).admission
     assert first.load is not None
     with pytest.raises(InvariantError, match="before its copy has ended"):
         manager.commit(first.lease, 2.0)
     manager.preempt(first.lease, 13)
     second = admit(manager, {1: 12, 4: 1}, 3.0)
-    assert (second.load, second.waits_for, found(second)) == (None, [first.load], {"loading": 12, "cold": 1})
+    assert (second.admission.load, second.admission.waits_for) == (None, [first.load])
+    assert found(second) == {"loading": 12, "cold": 1}
 
 
 # ---------------------------------------------------------------------- who goes
@@ -126,7 +134,7 @@ def test_a_prefix_on_its_way_up_is_waited_for_and_not_loaded_twice() -> None:
 
 def test_a_running_request_is_never_evicted() -> None:
     manager = make(4)
-    running = admit(manager, {1: 8}, 0.0)
+    running = admit(manager, {1: 8}, 0.0).admission
     manager.commit(running.lease, 0.0)
     path = manager.table.path([2], [12])
     assert manager.admit(path, "w", 1.0) is None
@@ -152,7 +160,7 @@ def test_children_go_before_their_parents() -> None:
 
 def test_the_watermark_keeps_room_unless_nothing_runs() -> None:
     manager = make(4, watermark_blocks=1)
-    alone = admit(manager, {1: 12}, 0.0)
+    alone = admit(manager, {1: 12}, 0.0).admission
     assert manager.admit(manager.table.path([2], [4]), "w", 0.0) is None
     manager.preempt(alone.lease, 12)
     assert manager.admit(manager.table.path([2], [16]), "w", 1.0) is not None
@@ -203,7 +211,7 @@ def test_exclusive_never_holds_a_block_twice() -> None:
     (offload,) = manager.tiers.take_offloads()
     manager.tiers.end_offload(offload, 1.0)
     assert manager.tiers.free_host_blocks == 3
-    admission = admit(manager, {1: 12}, 2.0)
+    admission = admit(manager, {1: 12}, 2.0).admission
     assert admission.load is not None
     manager.end_load(admission.load)
     assert manager.tiers.free_host_blocks == 6 - 1  # the block of the last token was not loaded
@@ -258,7 +266,7 @@ class Everything:
         path = self.manager.table.path(call.segment_ids, call.segment_tokens)
         admission = self.manager.admit(path, f"w{call.agent}", self.now_s)
         if admission is not None:
-            classes = found(admission)
+            classes = found(Started(admission, self.manager.misses(admission.lease, self.now_s)))
             assert sum(classes.values()) == path.num_tokens
             assert min(classes.values()) > 0
             waits_for = [*admission.waits_for, *([admission.load] if admission.load else [])]

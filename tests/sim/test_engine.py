@@ -121,7 +121,7 @@ def test_the_open_loop_releases_at_arrivals() -> None:
 def test_a_later_call_finds_what_an_earlier_one_left() -> None:
     chain = workflow("w", call(0, {1: 16}, 1), call(1, {1: 16, 2: 8}, 1, (0,)))
     later = World().closed([chain], 1)["w", 1]
-    assert (later.admission.gpu_hit_tokens, later.admission.cold_tokens) == (16, 8)
+    assert (later.admission.gpu_hit_tokens, later.misses.cold_tokens) == (16, 8)
     assert later.ended_at_s - later.submitted_at_s == pytest.approx(1.008)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,10 +55,10 @@ def play(
 
 def facts(request: Request) -> dict[str, Any]:
     found = request.admission
-    names = ("gpu_hit", "host_hit", "loading", "evicted", "partial", "cold")
     return {
         "call": (request.workflow.workflow_id, request.call.call_index),
-        "found": [getattr(found, f"{name}_tokens") for name in names],
+        "found": (found.gpu_hit_tokens, found.host_hit_tokens, found.loading_tokens),
+        "missed": replace(request.misses, evicted_ago_s=None),
         "preempted": (request.num_preemptions, request.num_recomputed),
     }
 
@@ -99,6 +100,8 @@ def test_fused_and_token_by_token_tell_the_same_story(
         assert [getattr(request, name) for request in fused] == pytest.approx(
             expected, rel=TOLERANCE, abs=1e-15
         )
+    ago_s = [request.misses.evicted_ago_s or 0.0 for request in reference]
+    assert [request.misses.evicted_ago_s or 0.0 for request in fused] == pytest.approx(ago_s, abs=1e-9)
     assert fused_engine.num_iterations == engine.num_iterations
     assert fused_engine.copies.h2d.busy_s == pytest.approx(engine.copies.h2d.busy_s, rel=TOLERANCE)
     assert len(fused) == sum(len(workflow.calls) for workflow in trace)
