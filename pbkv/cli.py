@@ -80,6 +80,7 @@ def simulate(
     ] = None,
     gpu_kv_gb: Annotated[float | None, typer.Option(help="… or in GB (1e9 bytes).")] = None,
     host_blocks: Annotated[int | None, typer.Option(help="Host tier, in blocks.")] = None,
+    host_kv_gb: Annotated[float | None, typer.Option(help="… or in GB (1e9 bytes).")] = None,
     host_ratio: Annotated[float, typer.Option(help="… or as a multiple of the GPU tier.")] = 1.0,
     seed: Annotated[list[int], typer.Option(help="May be repeated: an interval over seeds.")] = [0],  # noqa: B006
     order: Annotated[
@@ -122,9 +123,14 @@ def simulate(
         hardware = hardware.with_link(_bytes_per_s(h2d_gb_per_s), _bytes_per_s(d2h_gb_per_s))
     if gpu_blocks and gpu_kv_gb is not None:
         raise ConfigError("--gpu-kv-gb", gpu_kv_gb, "either this or --gpu-blocks")
+    if host_blocks is not None and host_kv_gb is not None:
+        raise ConfigError("--host-kv-gb", host_kv_gb, "either this or --host-blocks")
+    block_bytes = max(block_size, 1) * hardware.kv_bytes_per_token
     sizes = _numbers("--gpu-blocks", gpu_blocks or [])
     if gpu_kv_gb is not None:
-        sizes = [int(gpu_kv_gb * 1e9 // (max(block_size, 1) * hardware.kv_bytes_per_token))]
+        sizes = [_blocks("--gpu-kv-gb", gpu_kv_gb, block_bytes)]
+    if host_kv_gb is not None:
+        host_blocks = _blocks("--host-kv-gb", host_kv_gb, block_bytes)
     settings = Settings(
         profile=hardware,
         policies=tuple(_split(policy)),
@@ -224,6 +230,12 @@ def _choice(option: str, value: str, *choices: str) -> str:
     if value not in choices:
         raise ConfigError(option, value, "one of " + ", ".join(choices))
     return value
+
+
+def _blocks(option: str, gb: float, block_bytes: int) -> int:
+    if not 0 <= gb < float("inf"):
+        raise ConfigError(option, gb, "a finite number ≥ 0")
+    return int(gb * 1e9 // block_bytes)
 
 
 def _bytes_per_s(gb_per_s: float | None) -> float | None:

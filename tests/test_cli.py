@@ -202,6 +202,8 @@ def test_another_schema_version_is_refused(hover: Path, tmp_path: Path) -> None:
         (["--gpu-kv-gb", "0"], "gpu_blocks: got 0"),
         (["--block-size", "0"], "block_size: got 0"),
         (["--host-blocks", "-1"], "host_blocks: got -1"),
+        (["--host-blocks", "9", "--host-kv-gb", "1"], "--host-kv-gb: got 1.0, expected either this or"),
+        (["--gpu-kv-gb", "nan"], "--gpu-kv-gb: got nan"),
         (["--concurrency", "0"], "concurrency: got 0"),
         (["--policy", "best"], "policy: got best, expected one of lru"),
         (["--profile", "tpu"], "profile: got tpu, expected one of 2xa6000"),
