@@ -1,0 +1,1 @@
+"""Predictors: which agents make a workflow's next calls. One predictor a file."""
