@@ -63,7 +63,8 @@ class Lease:
     """What an admitted request holds: the tree down to ``node`` protected, private blocks behind it."""
 
     path: BlockPath
-    owner: str
+    owner: str  # a workflow
+    agent: str
     node: Node
 
 

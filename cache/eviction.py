@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Protocol
-
-from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from pbkv.cache.tree import Node
@@ -77,59 +75,60 @@ class Random:
         self._last = self._keys.pop(node.serial)
 
 
-ORDERS: dict[str, Callable[[int], EvictionOrder]] = {
-    "lru": lambda seed: Lru(),
-    "fifo": lambda seed: Fifo(),
-    "lfu": lambda seed: Lfu(),
-    "slru": lambda seed: Slru(),
-    "random": Random,
-}
-
-
-def make_order(policy: str, seed: int) -> EvictionOrder:
-    """The eviction order called ``policy``. Raises ConfigError for a name that is not known."""
-    if policy not in ORDERS:
-        raise ConfigError("policy", policy, "one of " + ", ".join(ORDERS))
-    return ORDERS[policy](seed)
-
-
 class EvictionQueue:
     """A lazy heap of candidates that survives from one eviction to the next.
 
-    A node has at most one entry. The entry of a node that is no candidate any more is dropped when it
-    comes up; a node used meanwhile goes back with its new key. So a touch costs nothing, and a victim
-    O(log n).
+    One entry of a node is valid, its latest. The entry of a node that is no candidate any more is dropped
+    when it comes up; that of a node used meanwhile is replaced then. So a touch costs nothing, and a victim
+    O(log n). An order whose keys can fall has ``queued``: it is told of each entry made, and whoever knows
+    that a key has changed calls ``update``.
     """
 
     def __init__(self, order: EvictionOrder, is_candidate: Callable[[Node], bool]) -> None:
         self._order = order
         self._is_candidate = is_candidate
-        self._evicted: Callable[[Node], None] = getattr(order, "evicted", lambda node: None)
+        self._evicted: Callable[[Node], None] | None = getattr(order, "evicted", None)
+        self._queued: Callable[[Node], None] | None = getattr(order, "queued", None)
         self._heap: list[tuple[Any, int, int, Node]] = []
-        self._queued: set[int] = set()
+        self._valid: dict[int, int] = {}  # number of the valid entry, by the node's serial
         self._num_pushed = 0
 
     def add(self, node: Node) -> None:
         """``node`` may be a candidate now (whether it is, is asked again when it comes up)."""
-        if node.serial not in self._queued and self._is_candidate(node):
-            self._queued.add(node.serial)
+        if (self._queued or node.serial not in self._valid) and self._is_candidate(node):
+            self._push(node)
+
+    def update(self, node: Node) -> None:
+        """The key of ``node`` may have changed, in either direction."""
+        if self._is_candidate(node):
             self._push(node)
 
     def pop(self) -> Node | None:
         """The candidate to go first, no longer queued; None if there is none."""
-        heap, key = self._heap, self._order.key
+        heap, key, valid = self._heap, self._order.key, self._valid
         while heap:
-            entry_key, _, _, node = heappop(heap)
+            entry_key, _, number, node = heappop(heap)
+            if valid.get(node.serial) != number:
+                continue
+            del valid[node.serial]
             if not self._is_candidate(node):
-                self._queued.discard(node.serial)
-            elif key(node) != entry_key:
-                self._push(node)
-            else:
-                self._queued.discard(node.serial)
-                self._evicted(node)
+                continue
+            if key(node) == entry_key:
+                if self._evicted:
+                    self._evicted(node)
                 return node
+            self._push(node)
         return None
 
     def _push(self, node: Node) -> None:
         self._num_pushed += 1
+        self._valid[node.serial] = self._num_pushed
         heappush(self._heap, (self._order.key(node), -node.end, self._num_pushed, node))
+        if self._queued:
+            self._queued(node)
+            if len(self._heap) > 4 * len(self._valid) + 64:
+                self._compact()
+
+    def _compact(self) -> None:
+        self._heap = [entry for entry in self._heap if self._valid.get(entry[3].serial) == entry[2]]
+        heapify(self._heap)

@@ -26,10 +26,11 @@ from bisect import bisect_right
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.decisions import Admission, Lease, Load, Misses
-from pbkv.cache.eviction import EvictionOrder
+from pbkv.cache.policy import Policy
 from pbkv.cache.tiers import Tiers, event_of
 from pbkv.cache.tree import Node, follow
 from pbkv.traces.errors import InvariantError
+from pbkv.traces.schema import Workflow
 
 
 class CacheManager:
@@ -38,12 +39,11 @@ class CacheManager:
     At any time ``tiers.free_blocks + private_blocks + tree.gpu_blocks == config.gpu_blocks``.
     """
 
-    def __init__(
-        self, config: CacheConfig, table: PathTable, gpu_order: EvictionOrder, host_order: EvictionOrder
-    ) -> None:
+    def __init__(self, config: CacheConfig, table: PathTable, policy: Policy) -> None:
         self.config = config
         self.table = table
-        self.tiers = Tiers(config, gpu_order, host_order)
+        self.tiers = Tiers(config, policy)
+        self._activity = policy.activity
         self.tree = self.tiers.tree
         self.private_blocks = 0
         self._num_leases = 0
@@ -55,9 +55,9 @@ class CacheManager:
         return self.tree.match(path, _limit(path)).num_blocks
 
     def admit(
-        self, path: BlockPath, owner: str, now_s: float, num_tokens: int | None = None
+        self, path: BlockPath, owner: str, now_s: float, num_tokens: int | None = None, agent: str = ""
     ) -> Admission | None:
-        """Start a request of ``owner`` (a workflow id), or None while its blocks cannot be had.
+        """Start a request of ``owner`` (a workflow id) by ``agent``, or None while its blocks cannot be had.
 
         Reserves space for ``num_tokens`` (default: the prompt; more when a preempted request comes
         back). On None nothing has changed but that, in the modes that copy at eviction, room may
@@ -74,13 +74,13 @@ class CacheManager:
         if not self.tiers.make_room(held - gpu_end, owner, "admit", now_s):
             self.tiers.unpin(deepest)
             return None
-        lease = Lease(path, owner, deepest)
+        lease = Lease(path, owner, agent, deepest)
         self._num_leases += 1
         ready = _in_flight_from(nodes[:num_gpu])
         last_gpu = nodes[num_gpu - 1] if num_gpu else self.tree.root
         load = self._start_load(lease, nodes[num_gpu:], last_gpu, now_s)
         self._take(held - lease.node.end)
-        self.tiers.touch(nodes, now_s)
+        self.tiers.touch(nodes, lease, now_s)
         size, on_host = self.config.block_size, load.num_blocks if load else 0
         loading = lease.node.end - on_host - ready
         waits_for = _loads_of(nodes[:num_gpu]) if loading else []
@@ -122,6 +122,18 @@ class CacheManager:
     def preempt(self, lease: Lease, held_tokens: int) -> None:
         """Stop a request for lack of room: its private blocks go, what the tree has may be evicted."""
         self._end(lease, self._num_blocks(held_tokens) - lease.node.end)
+
+    # ------------------------------------------------------------------ a workflow's life
+
+    def workflow_moved(self, workflow: Workflow, position: int) -> None:
+        """The prompt of call ``position`` is computed: a policy that predicts looks ahead again."""
+        if self._activity is not None:
+            self.tiers.rescored(self._activity.moved(workflow, position))
+
+    def workflow_ended(self, workflow: Workflow) -> None:
+        """The client says that ``workflow`` sends no more calls."""
+        if self._activity is not None:
+            self.tiers.rescored(self._activity.ended(workflow))
 
     # ------------------------------------------------------------------ copies
 
@@ -200,7 +212,7 @@ class CacheManager:
             private -= child.end - child.start
             self.private_blocks -= child.end - child.start
             node = child
-            self.tiers.touch((node,), now_s)
+            self.tiers.touch((node,), lease, now_s)
         if node is not lease.node:
             self.tree.pin(node)
             self.tree.unpin(lease.node)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from pbkv.cache.blocks import Key
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.decisions import CacheEvent, EventKind, Offload, Reason
-from pbkv.cache.eviction import EvictionOrder, EvictionQueue
+from pbkv.cache.decisions import CacheEvent, EventKind, Lease, Offload, Reason
+from pbkv.cache.eviction import EvictionQueue
+from pbkv.cache.policy import Policy
 from pbkv.cache.tree import Node, PrefixTree, parent_of
 from pbkv.traces.errors import InvariantError
 
@@ -24,7 +25,7 @@ class Tiers:
     GPU blocks are free, private to a request (the manager's business), or in the tree.
     """
 
-    def __init__(self, config: CacheConfig, gpu_order: EvictionOrder, host_order: EvictionOrder) -> None:
+    def __init__(self, config: CacheConfig, policy: Policy) -> None:
         self.config = config
         self.tree = PrefixTree()
         self.free_blocks = config.gpu_blocks
@@ -34,8 +35,9 @@ class Tiers:
         self.offloads: list[Offload] = []
         self.evicted: dict[Key, tuple[float, str]] = {}  # of the last copy's end: when, and for whom
         self.is_exclusive = config.write_mode is WriteMode.EXCLUSIVE
-        self._gpu_queue = EvictionQueue(gpu_order, _is_gpu_candidate)
-        self._host_queue = EvictionQueue(host_order, _is_host_candidate)
+        self._activity = policy.activity
+        self._gpu_queue = EvictionQueue(policy.gpu_order, _is_gpu_candidate)
+        self._host_queue = EvictionQueue(policy.host_order, _is_host_candidate)
         self._write_at = _HITS_BEFORE_WRITE.get(config.write_mode) if config.host_blocks else None
         self._writes_at_eviction = self._write_at is None and config.host_blocks > 0
 
@@ -48,14 +50,23 @@ class Tiers:
         """Whether copies in flight will free GPU blocks when they end (write-back, exclusive)."""
         return self.pending_free_blocks > 0
 
-    def touch(self, nodes: Sequence[Node], now_s: float) -> None:
-        """``nodes`` are used; in the write-through modes their copies may be due now."""
+    def touch(self, nodes: Sequence[Node], lease: Lease, now_s: float) -> None:
+        """``lease`` uses ``nodes``; in the write-through modes their copies may be due now."""
         writes = self._write_at is not None
         for node in nodes:
             node.last_access_s = now_s
             node.num_hits += 1
             if writes and not node.host:
                 self._write(node, now_s)
+        if self._activity is not None:
+            for node in nodes:
+                self._activity.touched(node, lease.owner, lease.agent)
+
+    def rescored(self, nodes: Sequence[Node]) -> None:
+        """What is expected of ``nodes`` has changed, and so perhaps who goes first."""
+        for node in nodes:
+            self._gpu_queue.update(node)
+            self._host_queue.update(node)
 
     def unpin(self, node: Node) -> None:
         """Undo one pin; what is unprotected now may be evicted."""

@@ -40,12 +40,14 @@ class Node:
         "made_at_s",
         "num_gpu_children",
         "num_hits",
+        "num_workflows",
         "offload",
         "owner",
         "parent",
         "refs",
         "serial",
         "start",
+        "tags",
     )
 
     def __init__(
@@ -66,6 +68,8 @@ class Node:
         self.refs = 0
         self.num_gpu_children = 0
         self.num_hits = 0
+        self.num_workflows = 0  # that have ever touched it; like `tags` kept only where a policy asks
+        self.tags: dict[str, int] | None = None  # workflow → its agents that have touched it, as bits
         self.made_at_s = 0.0
         self.last_access_s = 0.0
         self.gone_at_s: float | None = None  # when its last GPU copy went
@@ -238,6 +242,7 @@ def _inherit(upper: Node, lower: Node) -> None:
     upper.gpu, upper.host = lower.gpu, lower.host
     upper.made_at_s, upper.last_access_s = lower.made_at_s, lower.last_access_s
     upper.num_hits, upper.gone_at_s = lower.num_hits, lower.gone_at_s
+    upper.num_workflows, upper.tags = lower.num_workflows, None if lower.tags is None else dict(lower.tags)
     upper.refs = 1 if lower.refs else 0
     upper.num_gpu_children = 1 if lower.gpu else 0
     upper.load, upper.offload = lower.load, lower.offload

@@ -86,6 +86,12 @@ def simulate(
     order: Annotated[
         str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
     ] = "file",
+    predictor: Annotated[
+        str, typer.Option(help="Of policies that predict: markov:N (learns while serving) or oracle.")
+    ] = "markov:3",
+    steps: Annotated[int, typer.Option(help="K, how many calls ahead they look.")] = 3,
+    gamma: Annotated[float, typer.Option(help="Discount of each call further ahead.")] = 0.7,
+    noise: Annotated[float, typer.Option(help="λ, the share of noise in forecasts.")] = 0.0,
     write_mode: Annotated[
         str, typer.Option(help="write-through, write-through-selective, write-back or exclusive.")
     ] = "write-through",
@@ -112,6 +118,7 @@ def simulate(
 ) -> None:
     """Simulate TRACES on an engine with a GPU and a host tier; write a run folder and print its table."""
     from pbkv.cache.config import WriteMode
+    from pbkv.cache.policy import PolicyOptions
     from pbkv.console import simulate_to
     from pbkv.sim.config import EngineConfig
     from pbkv.sim.profile import load_profile
@@ -134,6 +141,7 @@ def simulate(
     settings = Settings(
         profile=hardware,
         policies=tuple(_split(policy)),
+        policy_options=PolicyOptions(predictor, steps, gamma, noise),
         gpu_blocks=tuple(sizes),
         host_blocks=host_blocks,
         host_ratio=host_ratio,

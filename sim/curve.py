@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
-from pbkv.cache.eviction import make_order
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import make_policy
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class _Cache:
     def __init__(self, policy: str, config: CacheConfig, table: PathTable, seed: int) -> None:
         self.policy = policy
         self.num_hits = 0
-        self._manager = CacheManager(config, table, make_order(policy, seed), make_order(policy, seed))
+        self._manager = CacheManager(config, table, make_policy(policy, seed))
 
     def serve(self, path: BlockPath, answer: BlockPath | None, owner: str, now_s: float) -> int:
         """Look a prompt up and keep it; its hits in blocks."""

@@ -146,7 +146,11 @@ class Engine:
         while self.waiting and budget > 0 and self.num_running < self.config.max_sequences:
             request = self._first_in_order()
             admission = self.manager.admit(
-                request.path, request.workflow.workflow_id, self.env.now, request.num_target
+                request.path,
+                request.workflow.workflow_id,
+                self.env.now,
+                request.num_target,
+                request.call.agent,
             )
             if admission is None:
                 self._blocked = True
@@ -241,6 +245,7 @@ class Engine:
         self._retry = True  # what waits may find more, and so need less
         if not request.num_generated:
             request.first_token_at_s = self.env.now
+            self.manager.workflow_moved(request.workflow, request.call.call_index)
         request.num_generated += 1
         if request.num_generated >= request.call.num_output_tokens:
             self._end(request)

@@ -18,9 +18,9 @@ import simpy
 
 import pbkv
 from pbkv.cache.blocks import PathTable
-from pbkv.cache.eviction import make_order
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import make_policy
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.recorder import Recorder
@@ -96,8 +96,8 @@ def run_cell(
     folder.start_cell(cell.cell, cell.policy, cell.gpu_blocks, cell.host_blocks, cell.seed)
     started_at_s, written_s = perf_counter(), folder.wall_s
     env, table = simpy.Environment(), PathTable(settings.block_size)
-    orders = (make_order(cell.policy, cell.seed), make_order(cell.policy, cell.seed))
-    manager = CacheManager(settings.cache_config(cell), table, *orders)
+    policy = make_policy(cell.policy, cell.seed, settings.policy_options)
+    manager = CacheManager(settings.cache_config(cell), table, policy)
     engine = Engine(env, manager, settings.profile, settings.engine_config())
     recorder = Recorder(folder, engine)
 

@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.eviction import make_order
+from pbkv.cache.policy import PolicyOptions, make_policy
 from pbkv.sim.config import EngineConfig
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import TABLES
@@ -39,6 +39,7 @@ class Settings:
 
     profile: HardwareProfile
     policies: tuple[str, ...] = ("lru",)
+    policy_options: PolicyOptions = PolicyOptions()  # noqa: RUF009 - frozen
     gpu_blocks: tuple[int, ...] = ()  # empty: what the profile's memory holds
     host_blocks: int | None = None
     host_ratio: float = 1.0
@@ -69,7 +70,7 @@ class Settings:
             if len(set(given)) < len(given):
                 raise ConfigError(name, list(given), "each value once")
         for policy in self.policies:
-            make_order(policy, 0)
+            make_policy(policy, 0, self.policy_options)
 
     def cells(self) -> list[Cell]:
         """All combinations, policies varying fastest. Raises ConfigError for a capacity below a block."""
@@ -101,7 +102,12 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """For run.json: every setting with the value that was used."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "profile"}
-        return {**values, "profile": self.profile.name, "engine": asdict(self.engine_config())}
+        return {
+            **values,
+            "profile": self.profile.name,
+            "engine": asdict(self.engine_config()),
+            "policy_options": asdict(self.policy_options),
+        }
 
     def _capacities(self) -> list[tuple[int, int]]:
         block_bytes = self.block_size * self.profile.kv_bytes_per_token

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import Admission, Load, Misses
-from pbkv.cache.eviction import ORDERS, make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import POLICIES, make_policy
 from pbkv.traces.errors import ConfigError, InvariantError
 from pbkv.traces.schema import Call
 from tests.strategies import calls
@@ -24,7 +24,7 @@ B = 4  # tokens a block
 def make(gpu_blocks: int, host_blocks: int = 0, policy: str = "lru", **rules: object) -> CacheManager:
     rules.setdefault("min_load_tokens", 0)
     config = CacheConfig(gpu_blocks, host_blocks, B, **rules)  # type: ignore[arg-type]
-    return CacheManager(config, PathTable(B), make_order(policy, 0), make_order(policy, 0))
+    return CacheManager(config, PathTable(B), make_policy(policy, 0))
 
 
 class Started(NamedTuple):
@@ -309,7 +309,7 @@ STEPS = st.one_of(
 
 
 @pytest.mark.parametrize("mode", WriteMode)
-@pytest.mark.parametrize("policy", ORDERS)
+@pytest.mark.parametrize("policy", POLICIES)
 @given(
     steps=st.lists(STEPS, max_size=60),
     gpu_blocks=st.integers(12, 30),

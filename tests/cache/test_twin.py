@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
-from pbkv.cache.eviction import make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import make_policy
 from pbkv.traces.schema import Call
 from tests.cache.twin import KEYS, NaiveCache, tokens_of
 from tests.strategies import calls
@@ -30,7 +30,7 @@ def serve(manager: CacheManager, call: Call, now_s: float) -> int:
 
 def make_manager(policy: str, gpu_blocks: int, host_blocks: int = 0, **rules: object) -> CacheManager:
     config = CacheConfig(gpu_blocks, host_blocks, BLOCK_SIZE, **rules)  # type: ignore[arg-type]
-    return CacheManager(config, PathTable(BLOCK_SIZE), make_order(policy, 0), make_order(policy, 0))
+    return CacheManager(config, PathTable(BLOCK_SIZE), make_policy(policy, 0))
 
 
 @pytest.mark.parametrize("policy", KEYS)

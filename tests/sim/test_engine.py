@@ -9,8 +9,8 @@ import simpy
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
-from pbkv.cache.eviction import make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import make_policy
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.driver import Driver
@@ -52,7 +52,7 @@ class World:
     ) -> None:
         self.env, table = simpy.Environment(), PathTable(B)
         config = CacheConfig(gpu_blocks, host_blocks, B, min_load_tokens=0)
-        self.manager = CacheManager(config, table, make_order("lru", 0), make_order("lru", 0))
+        self.manager = CacheManager(config, table, make_policy("lru", 0))
         self.engine = Engine(self.env, self.manager, profile(per_s), engine or EngineConfig(64, 8))
         self.ended: list[Request] = []
         self.most_live = 0

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.eviction import make_order
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.policy import make_policy
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
@@ -36,7 +36,7 @@ def play(
     policy: str,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
-    manager = CacheManager(cache, table, make_order(policy, 1), make_order(policy, 1))
+    manager = CacheManager(cache, table, make_policy(policy, 1))
     engine = Engine(env, manager, PROFILE, engine_config)
     ended: list[Request] = []
 
