@@ -86,7 +86,7 @@ def hit_curve(
     bound = PathTable(block_size)  # remembers all that was ever asked for
     num_calls = num_tokens = num_blocks = infinite_hits = 0
     with collector_paused():
-        for now, (workflow_id, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
+        for now, (workflow, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
             path = table.path(call.segment_ids, call.segment_tokens)
             answer = _answer(table, path, call)
             counts = now >= warm_up_calls
@@ -97,7 +97,7 @@ def hit_curve(
                 infinite_hits += min(bound.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
             bound.remember(answer or path, 0)
             for cache in caches:
-                hits = cache.serve(path, answer, workflow_id, float(now))
+                hits = cache.serve(path, answer, workflow, call, float(now))
                 if counts:
                     cache.num_hits += hits
             if progress is not None and not now % 256:
@@ -114,16 +114,25 @@ class _Cache:
         self.num_hits = 0
         self._manager = CacheManager(config, table, make_policy(policy, seed))
 
-    def serve(self, path: BlockPath, answer: BlockPath | None, owner: str, now_s: float) -> int:
+    def serve(
+        self, path: BlockPath, answer: BlockPath | None, workflow: Workflow, call: Call, now_s: float
+    ) -> int:
         """Look a prompt up and keep it; its hits in blocks."""
+        hits = self._keep(path, answer or path, workflow.workflow_id, call.agent, now_s)
+        self._manager.workflow_moved(workflow, call.call_index)
+        if call.call_index == len(workflow.calls) - 1:
+            self._manager.workflow_ended(workflow)
+        return hits
+
+    def _keep(self, path: BlockPath, kept: BlockPath, owner: str, agent: str, now_s: float) -> int:
         manager = self._manager
-        kept = answer or path
         if kept.num_blocks > manager.config.gpu_blocks:
             return manager.cached_blocks(path)
-        admission = manager.admit(path, owner, now_s, kept.num_blocks * kept.block_size)
+        held = kept.num_blocks * kept.block_size
+        admission = manager.admit(path, owner, now_s, held, agent)
         if admission is None:
             raise InvariantError("the cache has no room for a call that is alone in it")
-        manager.finish(admission.lease, kept, kept.num_blocks * kept.block_size, now_s)
+        manager.finish(admission.lease, kept, held, now_s)
         manager.tiers.events.clear()
         return admission.gpu_hit_tokens // path.block_size
 
@@ -139,7 +148,9 @@ def _answer(table: PathTable, path: BlockPath, call: Call) -> BlockPath | None:
     return table.extended(path, call.output_id, call.num_output_tokens)
 
 
-def _calls(workflows: Iterator[Workflow], order: CallOrder, concurrency: int) -> Iterator[tuple[str, Call]]:
+def _calls(
+    workflows: Iterator[Workflow], order: CallOrder, concurrency: int
+) -> Iterator[tuple[Workflow, Call]]:
     if order == "turns":
         yield from _in_turns(workflows, concurrency)
     else:
@@ -147,8 +158,8 @@ def _calls(workflows: Iterator[Workflow], order: CallOrder, concurrency: int) ->
             yield from _owned(workflow)
 
 
-def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple[str, Call]]:
-    slots: deque[Iterator[tuple[str, Call]]] = deque(iter(()) for _ in range(concurrency))
+def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple[Workflow, Call]]:
+    slots: deque[Iterator[tuple[Workflow, Call]]] = deque(iter(()) for _ in range(concurrency))
     while slots:
         slot = slots.popleft()
         turn = next(slot, None)
@@ -160,9 +171,9 @@ def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple
             slots.append(slot)
 
 
-def _owned(workflow: Workflow) -> Iterator[tuple[str, Call]]:
+def _owned(workflow: Workflow) -> Iterator[tuple[Workflow, Call]]:
     for call in workflow.calls:
-        yield workflow.workflow_id, call
+        yield workflow, call
 
 
 def _check(policies: Sequence[str], gpu_blocks: Sequence[int], concurrency: int, warm_up_calls: int) -> None:

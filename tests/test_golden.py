@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pbkv.analysis import load
+from pbkv.cache.config import WriteMode
 from pbkv.cache.policy import POLICIES
-from pbkv.cache.manager import WriteMode
 from pbkv.sim import Settings, load_profile, simulate
 from pbkv.sim.curve import hit_curve
 from pbkv.traces.reader import Trace
@@ -20,17 +20,38 @@ from pbkv.traces.validate import validate
 TRACE = Path(__file__).parent / "data" / "hover-30.parquet"
 
 # Hit blocks at 800, 1600 and 3200 blocks of 16; twelve slots take turns.
-CURVE = {}
+CURVE = {
+    "lru": (6428, 9186, 21236),
+    "fifo": (6428, 9186, 21236),
+    "lfu": (6896, 9303, 13190),
+    "slru": (6896, 9303, 13190),
+    "random": (7610, 12061, 18434),
+    "lae": (6894, 11206, 21268),
+    "pbkv-he": (11556, 17377, 21268),
+}
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
 # GPU, found on the host, evicted; blocks demoted or deleted on the GPU, and dropped on the host.
-SIMULATED = {}
-WRITE_MODES = {}
+SIMULATED = {
+    "lru": (539, 261408, 10528, 66464, 9521, 8863),
+    "fifo": (539, 261408, 10528, 66464, 9521, 8863),
+    "lfu": (532, 199312, 1296, 137792, 13344, 13263),
+    "slru": (536, 199440, 2704, 136256, 13339, 13170),
+    "random": (543, 247808, 1760, 88832, 10337, 10227),
+    "lae": (657, 323728, 0, 14672, 5578, 5578),
+    "pbkv-he": (582, 328256, 144, 10000, 5301, 5292),
+}
+WRITE_MODES = {
+    "write-through": (539, 261408, 10528, 66464, 9521, 8863),
+    "write-through-selective": (562, 269472, 27152, 41776, 8959, 3355),
+    "write-back": (695, 264960, 72992, 176, 9250, 3298),
+    "exclusive": (698, 254720, 83680, 0, 9880, 2293),
+}
 
 
 def test_the_trace_is_whole() -> None:
     counts = validate(Trace(TRACE))
-    assert (counts.num_workflows, counts.num_calls, counts.num_prompt_tokens) == (0, 0, 0)
+    assert (counts.num_workflows, counts.num_calls, counts.num_prompt_tokens) == (30, 373, 453072)
 
 
 def test_every_policy_has_its_numbers() -> None:
