@@ -83,7 +83,7 @@ class Engine:
                 self._sample()
             self._admit()
             if not self._reserve_next_token():
-                yield self._next_offload()
+                yield self._next_copy()
                 self._end_offloads()
             elif self._prefilling:
                 chunks = self._plan_chunks()
@@ -114,12 +114,13 @@ class Engine:
     def _idle(self) -> Event:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
         if self._blocked and not self.num_loading:
-            return self._next_offload()
+            return self._next_copy()
         self._wake = Event(self.env)
         return self._wake
 
-    def _next_offload(self) -> Event:
-        end_s = self.copies.next_offload_end_s
+    def _next_copy(self) -> Event:
+        """The end of the next copy: an offload frees blocks, and what was loaded can be preempted."""
+        end_s = min(self.copies.next_offload_end_s, self.copies.next_load_end_s)
         if end_s == float("inf"):
             raise InvariantError("the engine is stuck: no block is free, evictable or on its way out")
         return self._boundary(max(0.0, end_s - self.env.now))
@@ -138,7 +139,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Start waiting requests while tokens, sequences and blocks last."""
-        if not self.waiting or (self._blocked and not self._retry and self.config.fuse):
+        if not self.waiting or (self._blocked and not self._may_retry() and self.config.fuse):
             return
         self._blocked = self._retry = False
         budget = self.config.max_batched_tokens - self._decoding.num_sequences
@@ -160,6 +161,10 @@ class Engine:
             if not request.num_loads:
                 budget -= request.num_target - request.num_computed
         self.copies.start_offloads()
+
+    def _may_retry(self) -> bool:
+        """Whether the request that was refused might not be now, or might have more room made for it."""
+        return self._retry or self.manager.tiers.is_making_room
 
     def _first_in_order(self) -> Request:
         if self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING:
@@ -259,10 +264,11 @@ class Engine:
         while needed := self._decoding.blocks_needed:
             if self.manager.tiers.free_blocks >= needed:
                 return self.manager.grow(needed, "", self.env.now)
-            if self.manager.grow(needed, self._growing_workflow(), self.env.now):
-                self.copies.start_offloads()
-                return True
+            has_grown = self.manager.grow(needed, self._growing_workflow(), self.env.now)
             self.copies.start_offloads()
+            self._retry = self._retry or self.config.request_order == "lpm"  # another may be first now
+            if has_grown:
+                return True
             if self.manager.tiers.is_making_room or len(self.running) == 1:
                 return False
             self._preempt(next(reversed(self.running)))
@@ -276,7 +282,7 @@ class Engine:
 
     def _plan_decodes(self) -> int:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
-        if not self.config.fuse or (self._retry and self.waiting):
+        if not self.config.fuse or (self.waiting and self._may_retry()):
             return 1
         decoding = self._decoding
         most = decoding.iterations_to_first_end

@@ -30,7 +30,7 @@ def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
             raise TraceError(
                 trace.path,
                 f"workflow {workflow_id!r}, call {call_index}",
-                f"{num_tokens} tokens of prompt and output",
+                f"{num_tokens} tokens",
                 f"at most the GPU tier's {smallest * settings.block_size} "
                 f"({smallest} blocks of {settings.block_size}; or --skip-too-long)",
             )
@@ -91,10 +91,8 @@ def _arrival_s(item: tuple[int, Workflow]) -> float:
 
 
 def _fits(workflow: Workflow, gpu_blocks: int, block_size: int) -> bool:
-    longest = max(call.num_prompt_tokens + call.num_output_tokens for call in workflow.calls)
-    return _num_blocks(longest, block_size) <= gpu_blocks
+    return _num_blocks(max(call.num_held_tokens for call in workflow.calls), block_size) <= gpu_blocks
 
 
 def _num_blocks(num_tokens: int, block_size: int) -> int:
-    """Blocks of a call at its end: the last generated token is never stored."""
-    return -(-max(num_tokens - 1, 1) // block_size)
+    return -(-num_tokens // block_size)

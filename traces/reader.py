@@ -75,7 +75,7 @@ class Trace:
             raise TraceError(self.path, "rows", 0, "at least one call (the trace is empty)")
 
     def longest_call(self) -> tuple[str, int, int]:
-        """(workflow id, call index, tokens) of the call with most prompt and output tokens together."""
+        """(workflow id, call index, tokens) of the call that holds most tokens at its end."""
         longest = ("", 0, 0)
         columns = ["workflow_id", "call_index", "segments.list.element.num_tokens", "num_output_tokens"]
         for batch in self._batches(columns):
@@ -172,11 +172,11 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
 
 
 def _call_tokens(path: Path, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Prompt and output tokens of each row."""
+    """Tokens that each row's call holds at its end (`Call.num_held_tokens`)."""
     starts, flat = _flat(_column(path, batch, "segments"))
     tokens = np.concatenate(([0], np.cumsum(numbers(flat.field(0)), dtype=np.int64)))
     outputs = numbers(_column(path, batch, "num_output_tokens"))
-    return np.asarray(np.diff(tokens[starts]) + outputs, np.int64)
+    return np.asarray(np.diff(tokens[starts]) + np.maximum(outputs - 1, 0), np.int64)
 
 
 def _flat(lists: pa.ListArray) -> tuple[np.ndarray[Any, Any], pa.Array]:

@@ -78,6 +78,11 @@ class Call(NamedTuple):
     def num_prompt_tokens(self) -> int:
         return sum(self.segment_tokens)
 
+    @property
+    def num_held_tokens(self) -> int:
+        """Tokens with keys and values at its end: those of the last generated one are never computed."""
+        return self.num_prompt_tokens + max(self.num_output_tokens - 1, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Workflow:

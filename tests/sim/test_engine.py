@@ -146,6 +146,42 @@ def test_the_latest_is_preempted_when_decoding_finds_no_block() -> None:
     assert requests["b", 0].call.num_output_tokens == requests["b", 0].num_generated == 9
 
 
+def test_decoding_waits_for_a_load_that_holds_all_other_blocks() -> None:
+    """The only running request needs a block while the rest of the pool belongs to one that is loading."""
+    world = World(gpu_blocks=8, host_blocks=20, per_s=0.5)
+    trace = [
+        workflow(
+            "a", call(0, {1: 16}, 1), call(1, {2: 28}, 1, (0,), 9.0), call(2, {1: 16, 3: 1}, 1, (1,), 9.0)
+        ),
+        workflow("b", call(0, {4: 4}, 20, gap_s=18.0)),
+    ]
+    requests = world.closed(trace, 2)
+    assert len(requests) == 4
+    assert requests["a", 2].admission.host_hit_tokens == 16
+
+
+def test_an_empty_answer_still_holds_its_prompt() -> None:
+    requests = World(gpu_blocks=2).closed([workflow("w", call(0, {1: 8}, 0), call(1, {1: 8}, 1, (0,)))], 1)
+    assert [requests["w", index].num_generated for index in (0, 1)] == [1, 1]
+
+
+def test_two_directions_slow_each_other_down() -> None:
+    world = World(gpu_blocks=8, host_blocks=20)
+    h2d, d2h = world.engine.copies.h2d, world.engine.copies.d2h
+    assert h2d.other is d2h
+    assert d2h.other is h2d
+
+
+def test_longest_prefix_match_turns_into_first_come_above_128_waiting() -> None:
+    for num_waiting, first in ((128, "warm"), (129, "cold0")):
+        world = World(gpu_blocks=2000, engine=EngineConfig(64, 1, "lpm"))
+        trace = [workflow("seed", call(0, {1: 16}, 9), arrival_s=0.0)]
+        cold = [workflow(f"cold{i}", call(0, {2 + i: 20}, 1), arrival_s=0.5) for i in range(num_waiting - 1)]
+        warm = workflow("warm", call(0, {1: 16, 999: 4}, 1), arrival_s=0.6)
+        world.open([*trace, *cold, warm])
+        assert world.ended[1].workflow.workflow_id == first
+
+
 def test_longest_prefix_match_lets_the_cached_request_go_first() -> None:
     for order, first in (("fcfs", "cold"), ("lpm", "warm")):
         world = World(engine=EngineConfig(64, 1, order))  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from pbkv.traces.schema import Workflow
 from tests.strategies import workflows
 
 PROFILE = load_profile("a6000-qwen3-14b")
+LINKS_BYTES_PER_S = [1e5, 1e6, 1e7, 1e8, 1e10]  # a copy takes from many iterations to a fraction of one
 TIMES = ("submitted_at_s", "admitted_at_s", "ready_at_s", "first_token_at_s", "ended_at_s")
 TOLERANCE = 1e-9  # of the issue: the closed form sums the same terms in another order
 
@@ -34,10 +35,12 @@ def play(
     engine_config: EngineConfig,
     concurrency: int | None,
     policy: str,
+    link_bytes_per_s: float,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
     manager = CacheManager(cache, table, make_policy(policy, 1))
-    engine = Engine(env, manager, PROFILE, engine_config)
+    profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
+    engine = Engine(env, manager, profile, engine_config)
     ended: list[Request] = []
 
     def end_call(request: Request) -> None:
@@ -68,12 +71,13 @@ def facts(request: Request) -> dict[str, Any]:
     gpu_blocks=st.integers(17, 40),
     host_blocks=st.sampled_from([0, 8, 40]),
     mode=st.sampled_from(list(WriteMode)),
-    policy=st.sampled_from(["lru", "fifo", "lfu", "slru", "random"]),
+    policy=st.sampled_from(["lru", "fifo", "lfu", "slru", "random", "lae", "pbkv-he"]),
     whole_nodes=st.booleans(),
     order=st.sampled_from(["fcfs", "lpm"]),
     sequences=st.sampled_from([1, 2, 8]),
     budget=st.sampled_from([9, 16, 64]),
     concurrency=st.sampled_from([None, 1, 2, 5]),
+    link_bytes_per_s=st.sampled_from(LINKS_BYTES_PER_S),
 )
 @settings(max_examples=300, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
@@ -87,10 +91,18 @@ def test_fused_and_token_by_token_tell_the_same_story(
     sequences: int,
     budget: int,
     concurrency: int | None,
+    link_bytes_per_s: float,
 ) -> None:
     cache = CacheConfig(gpu_blocks, host_blocks, 4, mode, whole_nodes, min_load_tokens=2, watermark_blocks=1)
     stories = [
-        play(trace, cache, EngineConfig(budget, sequences, order, fuse=fuse), concurrency, policy)
+        play(
+            trace,
+            cache,
+            EngineConfig(budget, sequences, order, fuse=fuse),
+            concurrency,
+            policy,
+            link_bytes_per_s,
+        )
         for fuse in (True, False)
     ]
     (fused, fused_engine), (reference, engine) = stories
