@@ -48,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. ``config`` is the whole of run.json; tables are read when first asked for."""
+    """A run. ``config`` is the whole of run.json; tables are read when first asked for."""
 
     path: Path
     config: Mapping[str, Any]
@@ -107,8 +107,8 @@ class Run:
 def load(path: Path | str) -> Run:
     """Open the run in folder ``path``.
 
-    Raises TraceError if it is no folder of a run, if the run did not finish, or if run.json is not
-    what `pbkv simulate` writes.
+    An interrupted run has whole cells only and is opened like any other. Raises TraceError if it is no
+    folder of a run, or if run.json is not what `pbkv simulate` writes.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -116,8 +116,6 @@ def load(path: Path | str) -> Run:
         raise TraceError(folder, "run", found, "a folder written by `pbkv simulate`")
     file = folder / "run.json"
     config = _read_json(file)
-    if config.get("complete") is not True:
-        raise TraceError(file, "complete", config.get("complete"), "true (the run did not finish)")
     entries = config.get("cells")
     if not isinstance(entries, list) or not entries:
         raise TraceError(file, "cells", entries, "a list of at least one cell")

@@ -8,8 +8,9 @@ blocks or tokens.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from copy import copy
 from itertools import accumulate
 
 Key = int
@@ -42,6 +43,15 @@ class BlockPath:
     @property
     def num_blocks(self) -> int:
         return self.ends[-1] if self.ends else 0
+
+    def leading(self, num_blocks: int) -> BlockPath:
+        """The path's first blocks, at most ``num_blocks``; its tokens stay what they are."""
+        if num_blocks >= self.num_blocks:
+            return self
+        cut = copy(self)
+        last = bisect_left(self.ends, num_blocks)
+        cut.keys, cut.ends = self.keys[: last + 1], [*self.ends[:last], num_blocks]
+        return cut
 
 
 class PathTable:

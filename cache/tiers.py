@@ -135,7 +135,6 @@ class Tiers:
     def _leave_gpu(self, node: Node, now_s: float) -> None:
         self.tree.release_gpu(node)
         self.free_blocks += node.end - node.start
-        node.gone_at_s = now_s
         parent = parent_of(node)
         if not (parent.num_gpu_children or parent.refs):
             self._gpu_queue.add(parent)
@@ -169,6 +168,8 @@ class Tiers:
         self.offloads.append(offload)
 
     def _make_host_room(self, num_blocks: int, by: str, now_s: float) -> bool:
+        if num_blocks > self.config.host_blocks:
+            return False
         while self.free_host_blocks < num_blocks:
             victim = self._host_queue.pop()
             if victim is None:

@@ -31,7 +31,6 @@ class Node:
         "children",
         "end",
         "ends",
-        "gone_at_s",
         "gpu",
         "host",
         "keys",
@@ -72,7 +71,6 @@ class Node:
         self.tags: dict[str, int] | None = None  # workflow → its agents that have touched it, as bits
         self.made_at_s = 0.0
         self.last_access_s = 0.0
-        self.gone_at_s: float | None = None  # when its last GPU copy went
 
     @property
     def num_blocks(self) -> int:
@@ -241,7 +239,7 @@ def follow(child: Node, keys: list[Key], ends: list[int], index: int) -> tuple[i
 def _inherit(upper: Node, lower: Node) -> None:
     upper.gpu, upper.host = lower.gpu, lower.host
     upper.made_at_s, upper.last_access_s = lower.made_at_s, lower.last_access_s
-    upper.num_hits, upper.gone_at_s = lower.num_hits, lower.gone_at_s
+    upper.num_hits = lower.num_hits
     upper.num_workflows, upper.tags = lower.num_workflows, None if lower.tags is None else dict(lower.tags)
     upper.refs = 1 if lower.refs else 0
     upper.num_gpu_children = 1 if lower.gpu else 0

@@ -112,8 +112,8 @@ def describe(
 @app.command()
 def generate(
     workload: Annotated[str, typer.Argument(help="hover, swe, finance or the path of a .toml file.")],
-    workflows: Annotated[int, typer.Option(help="How many.")],
     output: _Out,
+    workflows: Annotated[int, typer.Option(help="How many.")] = 250,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal traces.")] = 0,
     force: _Force = False,
 ) -> None:

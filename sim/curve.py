@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Literal
 
 from pbkv.cache.blocks import BlockPath, PathTable
@@ -75,7 +75,7 @@ def hit_curve(
 
     ``order`` "turns": ``concurrency`` slots take turns, one call a turn, workflows in file order; a
     freed slot takes the next workflow in its own next turn. "file": the calls as they stand in the
-    file. A call that does not fit into a cache passes it by. Raises ConfigError for bad options.
+    file. Of a call larger than a cache its leading blocks are kept. Raises ConfigError for bad options.
     """
     _check(policies, gpu_blocks, concurrency, warm_up_calls)
     table = PathTable(block_size)
@@ -126,8 +126,7 @@ class _Cache:
 
     def _keep(self, path: BlockPath, kept: BlockPath, owner: str, agent: str, now_s: float) -> int:
         manager = self._manager
-        if kept.num_blocks > manager.config.gpu_blocks:
-            return manager.cached_blocks(path)
+        kept = kept.leading(manager.config.gpu_blocks)
         held = kept.num_blocks * kept.block_size
         admission = manager.admit(path, owner, now_s, held, agent)
         if admission is None:
@@ -159,12 +158,15 @@ def _calls(
 
 
 def _in_turns(workflows: Iterator[Workflow], concurrency: int) -> Iterator[tuple[Workflow, Call]]:
-    slots: deque[Iterator[tuple[Workflow, Call]]] = deque(iter(()) for _ in range(concurrency))
+    slots: deque[Iterator[tuple[Workflow, Call]]] = deque()
+    for workflow in islice(workflows, concurrency):  # the first round
+        slots.append(_owned(workflow))
+        yield next(slots[-1])
     while slots:
         slot = slots.popleft()
         turn = next(slot, None)
-        if turn is None and (workflow := next(workflows, None)) is not None:
-            slot = _owned(workflow)
+        if turn is None and (following := next(workflows, None)) is not None:
+            slot = _owned(following)
             turn = next(slot, None)
         if turn is not None:
             yield turn
@@ -180,6 +182,9 @@ def _check(policies: Sequence[str], gpu_blocks: Sequence[int], concurrency: int,
     for size in gpu_blocks:
         if size < 1:
             raise ConfigError("gpu_blocks", size, "a number ≥ 1")
+    for name, values in (("policies", policies), ("gpu_blocks", gpu_blocks)):
+        if len(set(values)) < len(values):
+            raise ConfigError(name, list(values), "each value once")
     if not policies or not gpu_blocks:
         raise ConfigError("policy and gpu_blocks", "nothing", "at least one of each")
     if concurrency < 1:

@@ -9,6 +9,7 @@ at its arrival, whatever the engine does.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pbkv.sim.request import Request
@@ -73,8 +74,8 @@ class Driver:
                 self._release(*following)
 
         self._next = release_next
-        for _ in range(concurrency):
-            release_next()
+        for namespace, workflow in islice(workflows, concurrency):
+            self._release(namespace, workflow)
         self._run()
 
     def open_loop(self, workflows: Iterator[tuple[int, Workflow]]) -> None:

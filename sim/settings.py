@@ -15,6 +15,8 @@ from pbkv.traces.records import TABLES
 if TYPE_CHECKING:
     from pbkv.sim.profile import HardwareProfile
 
+_LARGEST = 2**63  # what a Parquet column holds
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -65,6 +67,9 @@ class Settings:
                 raise ConfigError(name, getattr(self, name), "a finite number ≥ 0")
         if not self.sample_every_s > 0:
             raise ConfigError("sample_every_s", self.sample_every_s, "a number > 0")
+        for seed in self.seeds:
+            if not 0 <= seed < _LARGEST:
+                raise ConfigError("seed", seed, f"a number from 0 to {_LARGEST - 1}")
         for name in ("policies", "gpu_blocks", "concurrencies", "seeds"):
             given = getattr(self, name)
             if len(set(given)) < len(given):
@@ -114,14 +119,15 @@ class Settings:
         gpu_sizes = self.gpu_blocks or (self.profile.default_kv_bytes // block_bytes,)
         for gpu_blocks in gpu_sizes:
             _require_positive("gpu_blocks", gpu_blocks)
-        if self.host_blocks is not None and self.host_blocks < 0:
-            raise ConfigError("host_blocks", self.host_blocks, "a number ≥ 0")
-        return [
-            (size, round(size * self.host_ratio) if self.host_blocks is None else self.host_blocks)
-            for size in gpu_sizes
-        ]
+        capacities = []
+        for size in gpu_sizes:
+            host_size = round(size * self.host_ratio) if self.host_blocks is None else self.host_blocks
+            if not 0 <= host_size < _LARGEST:
+                raise ConfigError("host_blocks", host_size, f"a number from 0 to {_LARGEST - 1}")
+            capacities.append((size, host_size))
+        return capacities
 
 
 def _require_positive(name: str, value: int) -> None:
-    if value < 1:
+    if not 1 <= value < _LARGEST:
         raise ConfigError(name, value, "a number ≥ 1")

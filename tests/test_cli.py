@@ -163,6 +163,11 @@ BAD_TRACES = {
         with_field("segments", [{"id": 1, "num_tokens": -5, "kind": "user"}]),
         "segments.num_tokens: got -5",
     ),
+    "a null length": (
+        with_field("segments", [{"id": 1, "num_tokens": None, "kind": "user"}]),
+        "segments: got a null in a list",
+    ),
+    "a null parent": (with_field("parent_indices", [None]), "parent_indices: got a null in a list"),
     "an empty prompt": (with_field("segments", []), "segments: got an empty list"),
     "an unknown parent": (with_field("parent_indices", [99]), "call 3: got 99, expected a call below 3"),
     "a parent cycle": (with_field("parent_indices", [3]), "the parents form a cycle"),
@@ -189,6 +194,20 @@ def test_a_bad_trace_is_one_line_and_exit_2(name: str, hover: Path, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_column_of_another_type_is_refused(hover: Path, tmp_path: Path) -> None:
+    table = pq.read_table(hover)
+    metadata = {METADATA_KEY: pq.read_metadata(hover).metadata[METADATA_KEY]}
+    for column, values in (
+        ("num_output_tokens", 1.5),
+        ("agent", 7),
+        ("segments", [{"id": 1, "kind": "user"}]),
+    ):
+        bad = table.set_column(table.schema.get_field_index(column), column, pa.array([values] * len(table)))
+        pq.write_table(bad.replace_schema_metadata(metadata), tmp_path / "bad.parquet")
+        done = pbkv("simulate", tmp_path / "bad.parquet", "-o", tmp_path / "run")
+        assert_refused(done, f"{column}: got values of type ")
+
+
 def test_another_schema_version_is_refused(hover: Path, tmp_path: Path) -> None:
     bad = rewritten(hover, tmp_path / "bad.parquet", None, {"schema_version": 99})
     assert_refused(pbkv("simulate", bad, "-o", tmp_path / "run"), "schema_version: got 99, expected 1")
@@ -211,6 +230,8 @@ def test_another_schema_version_is_refused(hover: Path, tmp_path: Path) -> None:
         (["--request-order", "any"], "request_order: got any"),
         (["--open-loop"], "arrival_s: got null"),
         (["--gpu-blocks", "many"], "--gpu-blocks: got many"),
+        (["--host-ratio", "1e30"], "host_blocks: got "),
+        (["--seed", "99999999999999999999"], "seed: got 99999999999999999999"),
         (["--no-such-option"], "No such option: --no-such-option"),
     ],
 )

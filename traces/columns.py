@@ -35,7 +35,7 @@ def numbers(array: pa.Array) -> np.ndarray[Any, Any]:
     """The values of a numeric array, nulls left out."""
     validity, values = array.buffers()
     span = slice(array.offset, array.offset + len(array))
-    kind = _NUMPY[array.type]
+    kind = array.type.to_pandas_dtype()  # numpy's, in spite of its name
     found: np.ndarray[Any, Any] = np.frombuffer(values, kind)[span] if values else np.empty(0, kind)
     if not array.null_count:
         return found

@@ -43,13 +43,13 @@ _CALLS_PER_BATCH = 4096
 class Trace:
     """A canonical trace on disk. Opening it reads the footer; ``workflows()`` streams the rest.
 
-    Raises TraceError if the file is missing, is not Parquet, lacks a column or has another schema
-    version.
+    ``source`` is the file that the user knows, where ``path`` is a temporary one made from it. Raises
+    TraceError if the file is missing, is not Parquet, lacks a column or has another schema version.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._file = _open(self.path)
+    def __init__(self, path: Path | str, *, source: Path | None = None) -> None:
+        self.path = Path(path) if source is None else source
+        self._file = _open(Path(path))
         self.metadata = _metadata(self.path, self._file)
         _check_columns(self.path, self._file.schema_arrow)
 
@@ -151,6 +151,7 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
     columns = {name: _column(path, batch, name) for name in batch.schema.names}
     num_rows = batch.num_rows
     segments = columns["segments"]
+    _flat(path, "parent_indices", columns["parent_indices"])
     starts, ids, tokens, kinds = _segment_leaves(path, segments)
     spans = [slice(a, b) for a, b in pairwise(starts)]
     calls = map(
@@ -173,17 +174,24 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
 
 def _call_tokens(path: Path, batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Tokens that each row's call holds at its end (`Call.num_held_tokens`)."""
-    starts, flat = _flat(_column(path, batch, "segments"))
+    starts, flat = _flat(path, "segments", _column(path, batch, "segments"))
+    _check_range(path, "segments.num_tokens", flat.field(0), 1)
     tokens = np.concatenate(([0], np.cumsum(numbers(flat.field(0)), dtype=np.int64)))
     outputs = numbers(_column(path, batch, "num_output_tokens"))
     return np.asarray(np.diff(tokens[starts]) + np.maximum(outputs - 1, 0), np.int64)
 
 
-def _flat(lists: pa.ListArray) -> tuple[np.ndarray[Any, Any], pa.Array]:
-    """Where each row's elements start (and the last one's end), and all elements."""
+def _flat(path: Path, name: str, lists: pa.ListArray) -> tuple[np.ndarray[Any, Any], pa.Array]:
+    """Where each row's elements start (and the last one's end), and all elements, none of them null."""
     offsets = numbers(lists.offsets)
     first, last = int(offsets[0]), int(offsets[-1])
-    return offsets - first, lists.values.slice(first, last - first)
+    elements = lists.values.slice(first, last - first)
+    leaves = [elements]
+    if pa.types.is_struct(elements.type):
+        leaves += [elements.field(index) for index in range(elements.type.num_fields)]
+    if any(leaf.null_count for leaf in leaves):
+        raise TraceError(path, name, "a null in a list", "a value everywhere")
+    return offsets - first, elements
 
 
 def _optional(columns: dict[str, pa.Array], name: str, num_rows: int) -> Iterable[Any]:
@@ -194,7 +202,7 @@ def _segment_leaves(
     path: Path, segments: pa.ListArray
 ) -> tuple[list[int], list[int], list[int], list[str] | None]:
     """Row offsets and the flat ids, lengths and (if read) kinds of a ``segments`` column."""
-    starts, flat = _flat(segments)
+    starts, flat = _flat(path, "segments", segments)
     names = [flat.type.field(index).name for index in range(flat.type.num_fields)]
     leaves = {name: flat.field(index) for index, name in enumerate(names)}
     _check_range(path, "segments.num_tokens", leaves["num_tokens"], 1)
@@ -273,9 +281,27 @@ def _metadata(path: Path, file: pq.ParquetFile) -> TraceMetadata:
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:
-    for name in SCHEMA.names:
-        if name not in schema.names:
-            raise TraceError(path, "columns", f"no column {name!r}", ", ".join(SCHEMA.names))
-    segments = schema.field("segments").type
-    if not (pa.types.is_list(segments) and pa.types.is_struct(segments.value_type)):
-        raise TraceError(path, "segments", str(segments), str(SCHEMA.field("segments").type))
+    for expected in SCHEMA:
+        if expected.name not in schema.names:
+            raise TraceError(path, "columns", f"no column {expected.name!r}", ", ".join(SCHEMA.names))
+        found = schema.field(expected.name).type
+        if not _is_readable_as(found, expected.type):
+            raise TraceError(
+                path, expected.name, f"values of type {found}", f"values of type {expected.type}"
+            )
+
+
+def _is_readable_as(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether values of type ``found`` are of the kind of ``expected``, in whatever width."""
+    kinds = pa.types
+    if kinds.is_struct(expected):
+        names = [found.field(i).name for i in range(found.num_fields)] if kinds.is_struct(found) else []
+        return all(f.name in names and _is_readable_as(found.field(f.name).type, f.type) for f in expected)
+    if kinds.is_list(expected):
+        return kinds.is_list(found) and _is_readable_as(found.value_type, expected.value_type)
+    if kinds.is_string(expected):
+        found = found.value_type if kinds.is_dictionary(found) else found
+        return bool(kinds.is_string(found) or kinds.is_large_string(found))
+    if kinds.is_floating(expected):
+        return bool(kinds.is_floating(found) or kinds.is_integer(found))
+    return bool(kinds.is_integer(found))

@@ -27,4 +27,4 @@ def open_trace(path: Path | str) -> Iterator[Trace]:
         imported = Path(folder) / f"{path.name}.parquet"
         workflows, metadata = importers.read(path, format_name=name)
         write_trace(imported, workflows, metadata)
-        yield Trace(imported)
+        yield Trace(imported, source=path)

@@ -54,8 +54,6 @@ def _with(name: str, value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda config: config.update(complete=False), r"complete: got False, expected true"),
-        (lambda config: config.pop("complete"), r"complete: got None, expected true"),
         (lambda config: config.update(cells=[]), r"cells: got \[\], expected a list of at least one cell"),
         (
             lambda config: config["cells"].append(config["cells"][0]),

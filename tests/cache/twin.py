@@ -48,9 +48,7 @@ class NaiveCache:
         found = self._prefixes(tokens, (len(tokens) - 1) // self._block_size)
         hits = next((i for i, prefix in enumerate(found) if prefix not in self.blocks), len(found))
         whole = [*tokens, *answer]
-        wanted = self._prefixes(whole, len(whole) // self._block_size)
-        if len(wanted) > self._capacity:
-            return hits
+        wanted = self._prefixes(whole, min(len(whole) // self._block_size, self._capacity))
         for prefix in found[:hits]:
             self._touch(prefix, now)
         missing = [prefix for prefix in wanted[hits:] if prefix not in self.blocks]

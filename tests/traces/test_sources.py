@@ -33,15 +33,19 @@ def test_a_canonical_trace_opens_as_it_is(hover: Path) -> None:
         assert trace.path == hover
 
 
-def test_another_format_opens_through_a_temporary_file_that_goes_away(tmp_path: Path) -> None:
-    path = tmp_path / "requests"
+def test_another_format_opens_through_a_temporary_file_that_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, scratch = tmp_path / "requests", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     path.write_text(f"{json.dumps(ROW)}\n" * 2 + json.dumps(ROW | {"input_length": 1024, "hash_ids": [1, 2]}))
     with open_trace(path) as trace:
-        temporary = trace.path
+        assert list(scratch.iterdir())
+        assert trace.path == path  # what errors and run.json name
         assert [len(workflow.calls) for workflow in trace.workflows()] == [1, 1, 1]
         assert trace.metadata.source == "requests"
-    assert not temporary.exists()
-    assert not temporary.parent.exists()
+    assert not list(scratch.iterdir())
 
 
 def test_an_arrival_log_is_no_trace(tmp_path: Path) -> None:

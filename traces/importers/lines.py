@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pbkv.traces.errors import TraceError
 MAX_TOKENS = 2**31 - 1
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEAD_BYTES = 1 << 24
+_LARGEST = 1e300  # also below the integers that no float can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Row:
         return self.values[name]
 
     def _number(self, name: str, value: Any) -> float:
-        if type(value) not in (int, float) or not (math.isfinite(value) and value >= 0):
+        if type(value) not in (int, float) or not 0 <= value < _LARGEST:
             raise self.error(name, value, "a finite number ≥ 0")
         return float(value)
 
