@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -70,7 +70,9 @@ def simulate(
     profile: Annotated[str, typer.Option(help="Hardware profile: a name or a .toml file.")] = (
         "h100-llama-3.1-8b"
     ),
-    concurrency: Annotated[list[str], typer.Option(help="Closed loop: live workflows, N[,N…].")] = ["48"],  # noqa: B006
+    concurrency: Annotated[
+        list[str] | None, typer.Option(help="Closed loop: live workflows, N[,N…] [default: 48].")
+    ] = None,
     open_loop: Annotated[
         bool, typer.Option("--open-loop", help="Release workflows at their arrivals.")
     ] = False,
@@ -81,7 +83,9 @@ def simulate(
     gpu_kv_gb: Annotated[float | None, typer.Option(help="… or in GB (1e9 bytes).")] = None,
     host_blocks: Annotated[int | None, typer.Option(help="Host tier, in blocks.")] = None,
     host_kv_gb: Annotated[float | None, typer.Option(help="… or in GB (1e9 bytes).")] = None,
-    host_ratio: Annotated[float, typer.Option(help="… or as a multiple of the GPU tier.")] = 1.0,
+    host_ratio: Annotated[
+        float | None, typer.Option(help="… or as a multiple of the GPU tier [default: 1].")
+    ] = None,
     seed: Annotated[list[int], typer.Option(help="May be repeated: an interval over seeds.")] = [0],  # noqa: B006
     order: Annotated[
         str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
@@ -128,10 +132,9 @@ def simulate(
     hardware = load_profile(profile)
     if h2d_gb_per_s is not None or d2h_gb_per_s is not None:
         hardware = hardware.with_link(_bytes_per_s(h2d_gb_per_s), _bytes_per_s(d2h_gb_per_s))
-    if gpu_blocks and gpu_kv_gb is not None:
-        raise ConfigError("--gpu-kv-gb", gpu_kv_gb, "either this or --gpu-blocks")
-    if host_blocks is not None and host_kv_gb is not None:
-        raise ConfigError("--host-kv-gb", host_kv_gb, "either this or --host-blocks")
+    _at_most_one({"--gpu-blocks": gpu_blocks, "--gpu-kv-gb": gpu_kv_gb})
+    _at_most_one({"--host-blocks": host_blocks, "--host-kv-gb": host_kv_gb, "--host-ratio": host_ratio})
+    _at_most_one({"--concurrency": concurrency, "--open-loop": open_loop or None})
     block_bytes = max(block_size, 1) * hardware.kv_bytes_per_token
     sizes = _numbers("--gpu-blocks", gpu_blocks or [])
     if gpu_kv_gb is not None:
@@ -144,8 +147,8 @@ def simulate(
         policy_options=PolicyOptions(predictor, steps, gamma, noise),
         gpu_blocks=tuple(sizes),
         host_blocks=host_blocks,
-        host_ratio=host_ratio,
-        concurrencies=(None,) if open_loop else tuple(_numbers("--concurrency", concurrency)),
+        host_ratio=1.0 if host_ratio is None else host_ratio,
+        concurrencies=(None,) if open_loop else tuple(_numbers("--concurrency", concurrency or ["48"])),
         seeds=tuple(seed),
         shuffle=_choice("--order", order, "file", "shuffled") == "shuffled",
         block_size=block_size,
@@ -238,6 +241,12 @@ def _choice(option: str, value: str, *choices: str) -> str:
     if value not in choices:
         raise ConfigError(option, value, "one of " + ", ".join(choices))
     return value
+
+
+def _at_most_one(options: Mapping[str, object]) -> None:
+    given = [(option, value) for option, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(given[1][0], given[1][1], f"either this or {given[0][0]}")
 
 
 def _blocks(option: str, gb: float, block_bytes: int) -> int:

@@ -1,9 +1,9 @@
 """The simulated engine: continuous batching over the cache manager, one event an iteration.
 
 Modelled on vLLM's scheduler: decodes first, then prefill chunks up to a token budget; requests are
-admitted while budget, sequences and blocks last; the latest admitted is preempted (and computed
-again) when decoding finds no block. A request whose prefix is being loaded waits for its copies while
-others run.
+admitted while budget, sequences and blocks last; the one that became ready last is preempted (and
+computed again) when decoding finds no block. A request whose prefix is being loaded waits for its
+copies while others run.
 
 Pure decode iterations are fused: between two events of the simulation nothing can change but each
 sequence's length, so a run of them is one event with a closed-form duration. ``fuse=False`` walks

@@ -7,7 +7,6 @@ kept: whole cells, and nothing of the one in progress.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from pbkv.traces.columns import column, repeated
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import CELL_FIELDS, TABLES
+from pbkv.traces.temporary import temporary_beside
 
 _ROWS_PER_GROUP = 8192
 
@@ -36,8 +36,7 @@ class RunFolder:
         _check_free(path, force)
         self.path = path
         self.tables = tables
-        _remove_abandoned(path)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in tables}
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._cell: tuple[str | int, ...] = ()
@@ -141,11 +140,3 @@ def _keep_cells(file: Path, cells: Collection[int]) -> None:
     kept = pa.array([cell in cells for cell in table.column("cell").to_pylist()], pa.bool_())
     with _new_writer(file, table.schema) as writer:
         writer.write_table(table.filter(kept))
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove temporary folders of runs to ``path`` that were killed."""
-    for folder in path.absolute().parent.glob(f".{path.name}.*.tmp"):
-        pid = folder.name.split(".")[-2]
-        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").exists():
-            shutil.rmtree(folder, ignore_errors=True)

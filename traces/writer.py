@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import repeat
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.schema import METADATA_KEY, SCHEMA, SEGMENT, Call, Digest, TraceMetadata, Workflow
+from pbkv.traces.temporary import temporary_beside
 
 CALLS_PER_ROW_GROUP = 8192
 
@@ -36,12 +36,12 @@ class TraceWriter:
     """A context manager; ``close()`` (or a clean exit) renames the file into place."""
 
     def __init__(self, path: Path, metadata: TraceMetadata, *, force: bool = False) -> None:
-        if path.exists() and not force:
-            raise ConfigError("output", str(path), "a path that does not exist (or --force)")
+        if path.is_dir() or (path.exists() and not force):
+            raise ConfigError("output", str(path), "a path that does not exist (or a file and --force)")
         if not path.parent.is_dir():
             raise ConfigError("output", str(path), f"an existing folder {path.parent}")
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(path)
         self._metadata = metadata
         self._digest = Digest()
         self._pending: list[Workflow] = []
