@@ -60,8 +60,9 @@ class CacheManager:
         """Start a request of ``owner`` (a workflow id) by ``agent``, or None while its blocks cannot be had.
 
         Reserves space for ``num_tokens`` (default: the prompt; more when a preempted request comes
-        back). On None nothing has changed but that, in the modes that copy at eviction, room may
-        have begun to be made.
+        back). None changes nothing in the write-through modes. In those that copy at eviction, room
+        may have begun to be made: blocks that come free when their copies end
+        (`Tiers.pending_free_blocks`), and the request is to be tried again until then.
         """
         held = self._num_blocks(path.num_tokens if num_tokens is None else num_tokens)
         if not self._can_have(held, path):
@@ -159,7 +160,8 @@ class CacheManager:
     def _can_have(self, held: int, path: BlockPath) -> bool:
         """Whether ``held`` blocks can be had for ``path``, those on the GPU already counted in.
 
-        What is found unprotected is one block less to take and one less to evict: it cancels out.
+        What is found protected (10 blocks of a shared prompt, say) need not be taken. What is found
+        unprotected need not be taken either, but may not be evicted then: it makes no difference.
         """
         tiers = self.tiers
         spare = self.config.watermark_blocks if self._num_leases else 0

@@ -262,7 +262,7 @@ class Engine:
     def _reserve_next_token(self) -> bool:
         """Take the blocks the next decode iteration needs, preempting if need be. False: wait for a copy."""
         while needed := self._decoding.blocks_needed:
-            if self.manager.tiers.free_blocks >= needed:
+            if self.manager.tiers.free_blocks >= needed:  # nobody's need: nothing is evicted
                 return self.manager.grow(needed, "", self.env.now)
             has_grown = self.manager.grow(needed, self._growing_workflow(), self.env.now)
             self.copies.start_offloads()
