@@ -14,11 +14,15 @@ Reason = Literal["admit", "grow", "host_room", "write"]
 
 
 class CacheEvent(NamedTuple):
-    """One line of the eviction and copy log; the last two are for copies, filled in by the engine."""
+    """One line of the eviction and copy log, in the order of the table (`pbkv.traces.records.EVENTS`).
+
+    ``num_bytes`` and the last two are those of copies, filled in by the engine.
+    """
 
     at_s: float
     kind: EventKind
     num_blocks: int
+    num_bytes: int | None
     owner: str  # the workflow that made the entry
     by: str  # the workflow whose need caused the event
     reason: Reason

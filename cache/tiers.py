@@ -197,15 +197,14 @@ class Tiers:
     def _log(self, kind: EventKind, node: Node, by: str, reason: Reason, now_s: float) -> None:
         """Log an eviction; what goes with it for the same need, of one owner and last use, is one entry."""
         event = event_of(kind, node, node.end - node.start, by, reason, now_s)
-        last = self.events[-1] if self.events else event
-        if last is event or last.at_s != now_s or last.kind != kind or last[3:7] != event[3:7]:
-            self.events.append(event)
-        else:
-            num_blocks, lifetime_s = (
-                last.num_blocks + event.num_blocks,
-                max(last.lifetime_s, event.lifetime_s),
-            )
-            self.events[-1] = CacheEvent(now_s, kind, num_blocks, *event[3:7], lifetime_s)
+        if self.events:
+            at_s, last_kind, num_blocks, _, owner, last_by, _, age_s, lifetime_s, *_ = self.events[-1]
+            same_need = at_s == now_s and last_kind == kind and last_by == by
+            if same_need and age_s == event.age_s and owner == node.owner:
+                num_blocks, lifetime_s = num_blocks + event.num_blocks, max(lifetime_s, event.lifetime_s)
+                self.events[-1] = event._replace(num_blocks=num_blocks, lifetime_s=lifetime_s)
+                return
+        self.events.append(event)
 
     def check_invariants(self) -> None:
         """The tree's own, and conservation on the host. Raises InvariantError."""
@@ -221,7 +220,7 @@ def event_of(
     kind: EventKind, node: Node, num_blocks: int, by: str, reason: Reason, now_s: float
 ) -> CacheEvent:
     age_s, lifetime_s = now_s - node.last_access_s, now_s - node.made_at_s
-    return CacheEvent(now_s, kind, num_blocks, node.owner, by, reason, age_s, lifetime_s)
+    return CacheEvent(now_s, kind, num_blocks, None, node.owner, by, reason, age_s, lifetime_s)
 
 
 def _is_gpu_candidate(node: Node) -> bool:

@@ -74,6 +74,9 @@ class Copies:
 
     def _copy(self, link: Link, num_blocks: int, event: CacheEvent) -> float:
         """Queue a copy on ``link`` and log it; when it ends."""
-        start_s, end_s = link.submit(num_blocks * self.block_bytes, self._env.now)
-        self._tiers.events.append(CacheEvent(*event[:8], start_s - event.at_s, end_s - start_s))
+        num_bytes = num_blocks * self.block_bytes
+        start_s, end_s = link.submit(num_bytes, self._env.now)
+        queued_s, copy_s = start_s - event.at_s, end_s - start_s
+        logged = event._replace(num_bytes=num_bytes, queued_s=queued_s, copy_s=copy_s)
+        self._tiers.events.append(logged)
         return end_s

@@ -76,12 +76,7 @@ class Recorder:
         """Move the manager's log into the table."""
         events = self._engine.manager.tiers.events
         if self._keeps_events:
-            block_bytes = self._engine.copies.block_bytes
-            rows = [
-                (*event[:3], None if event.copy_s is None else event.num_blocks * block_bytes, *event[3:])
-                for event in events
-            ]
-            self._folder.extend("cache_events", rows)
+            self._folder.extend("cache_events", events)
         events.clear()
 
     def sample(self, num_live: int) -> None:
