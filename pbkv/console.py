@@ -39,8 +39,15 @@ def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force
         def report(cell: Cell, num_done: int) -> None:
             advance(cell.cell * num_calls + num_done)
 
-        simulate(traces, settings, output, force=force, command=command_line(), progress=report)
+        results = simulate(traces, settings, output, force=force, command=command_line(), progress=report)
     print_run(output)
+    if settings.skip_too_long:
+        fewest, most = (pick(result.num_workflows for result in results) for pick in (min, max))
+        simulated = (
+            f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (it depends on the GPU tier)"
+        )
+        num_workflows = sum(trace.metadata.num_workflows for trace in traces)
+        print(f"workflows that fit: {simulated} of {num_workflows:,}")
 
 
 @contextmanager

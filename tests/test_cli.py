@@ -112,6 +112,7 @@ def test_workflows_that_do_not_fit_are_left_out_on_request(hover: Path, tmp_path
     assert done.returncode == 0, done.stderr
     left = set(load(tmp_path / "run").workflows.workflow_id)
     assert 0 < len(left) < 12
+    assert f"workflows that fit: {len(left)} of 12" in done.stdout
     assert workflow_id not in left
 
 
