@@ -90,12 +90,15 @@ class Activity:
 
     def is_retired(self, node: Node) -> bool:
         """Whether no active workflow has touched ``node``."""
-        return not any(tag in self._active for tag in node.tags or ())
+        return self._active.keys().isdisjoint(node.tags or ())
 
-    def score(self, node: Node) -> float:
-        """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
-        active, tags = self._active, node.tags or {}
-        return sum(active[tag].worth_of(agents) for tag, agents in tags.items() if tag in active)
+    def score(self, node: Node) -> float | None:
+        """Σ over active workflows of A_w(c) · weights (paper, eq. 2); None if it is retired."""
+        active, total = self._active, None
+        for tag, agents in (node.tags or {}).items():
+            if (expectation := active.get(tag)) is not None:
+                total = (total or 0.0) + expectation.worth_of(agents)
+        return total
 
     def queued(self, node: Node) -> None:
         """``node`` is a candidate of a queue from now on."""

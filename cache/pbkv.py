@@ -36,9 +36,10 @@ class ExpectedReuse:
         self.queued = activity.queued
 
     def key(self, node: Node) -> tuple[bool, float, float, float]:
-        if self._activity.is_retired(node):
+        score = self._activity.score(node)
+        if score is None:
             return False, node.num_workflows, -node.end, node.last_access_s
-        return True, self._activity.score(node), -node.end, node.last_access_s
+        return True, score, -node.end, node.last_access_s
 
 
 class DiscountedReuse:
