@@ -78,12 +78,11 @@ def hit_curve(
     file. Of a call larger than a cache its leading blocks are kept. Raises ConfigError for bad options.
     """
     _check(policies, gpu_blocks, concurrency, warm_up_calls)
-    table = PathTable(block_size)
+    table = PathTable(block_size)  # shared: what any cache has kept, an infinite one still has
     caches = [
         _Cache(policy, CacheConfig(size, 0, block_size, whole_nodes=whole_nodes), table, seed)
         for policy, size in product(policies, gpu_blocks)
     ]
-    bound = PathTable(block_size)  # remembers all that was ever asked for
     num_calls = num_tokens = num_blocks = infinite_hits = 0
     with collector_paused():
         for now, (workflow, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
@@ -94,8 +93,7 @@ def hit_curve(
                 num_calls += 1
                 num_tokens += path.num_tokens
                 num_blocks += path.num_blocks
-                infinite_hits += min(bound.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
-            bound.remember(answer or path, 0)
+                infinite_hits += min(table.ever_cached_tokens(path, 0), path.num_tokens - 1) // block_size
             for cache in caches:
                 hits = cache.serve(path, answer, workflow, call, float(now))
                 if counts:

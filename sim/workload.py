@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 
 def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
-    """Raise TraceError for the longest call if it does not fit into the smallest GPU tier."""
+    """Raise TraceError for the longest call if it does not fit into the smallest GPU tier and must."""
+    if settings.skip_too_long:
+        return
     smallest = min(cell.gpu_blocks for cell in settings.cells())
     for trace in traces:
         workflow_id, call_index, num_tokens = trace.longest_call()
-        if not settings.skip_too_long and _num_blocks(num_tokens, settings.block_size) > smallest:
+        if _num_blocks(num_tokens, settings.block_size) > smallest:
             raise TraceError(
                 trace.path,
                 f"workflow {workflow_id!r}, call {call_index}",

@@ -13,13 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-_NUMPY = {
-    pa.int32(): np.int32,
-    pa.int64(): np.int64,
-    pa.float32(): np.float32,
-    pa.float64(): np.float64,
-}
-
 
 def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """``values`` (None = null) as an array of strings, int32, int64, float32 or float64."""
@@ -27,7 +20,7 @@ def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return _strings(values)
     validity, num_nulls = _validity(values)
     known = [0 if value is None else value for value in values] if num_nulls else values
-    buffers = [validity, pa.py_buffer(np.array(known, _NUMPY[kind]))]
+    buffers = [validity, pa.py_buffer(np.array(known, _dtype(kind)))]
     return pa.Array.from_buffers(kind, len(values), buffers, num_nulls)
 
 
@@ -35,7 +28,7 @@ def numbers(array: pa.Array) -> np.ndarray[Any, Any]:
     """The values of a numeric array, nulls left out."""
     validity, values = array.buffers()
     span = slice(array.offset, array.offset + len(array))
-    kind = array.type.to_pandas_dtype()  # numpy's, in spite of its name
+    kind = _dtype(array.type)
     found: np.ndarray[Any, Any] = np.frombuffer(values, kind)[span] if values else np.empty(0, kind)
     if not array.null_count:
         return found
@@ -47,11 +40,16 @@ def repeated(value: str | int, num_rows: int, kind: pa.DataType) -> pa.Array:
     """The same value in each of ``num_rows`` rows."""
     if isinstance(value, int):
         return pa.Array.from_buffers(
-            kind, num_rows, [None, pa.py_buffer(np.full(num_rows, value, _NUMPY[kind]))]
+            kind, num_rows, [None, pa.py_buffer(np.full(num_rows, value, _dtype(kind)))]
         )
     text = value.encode()
     offsets = np.arange(num_rows + 1, dtype=np.int32) * np.int32(len(text))
     return pa.Array.from_buffers(kind, num_rows, [None, pa.py_buffer(offsets), pa.py_buffer(text * num_rows)])
+
+
+def _dtype(kind: pa.DataType) -> Any:
+    """Numpy's type of a number's type (pandas has no part in it, in spite of the name)."""
+    return kind.to_pandas_dtype()
 
 
 def _strings(values: Sequence[str | None]) -> pa.Array:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
@@ -21,6 +20,7 @@ from pbkv.traces.errors import ConfigError
 from pbkv.traces.importers.mooncake_v2 import SCHEMA_NAME, VERSION
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, Workflow
+from pbkv.traces.temporary import check_free_file, temporary_beside
 
 _MODEL = "any"
 
@@ -130,11 +130,8 @@ def _write(file: IO[str], row: dict[str, object]) -> None:
 @contextmanager
 def _written(out: Path, force: bool) -> Iterator[IO[str]]:
     """A text file under a temporary name, renamed to ``out`` when all went well."""
-    if out.exists() and not force:
-        raise ConfigError("output", str(out), "a path that does not exist (or --force)")
-    if not out.parent.is_dir():
-        raise ConfigError("output", str(out), f"an existing folder {out.parent}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    check_free_file(out, force)
+    temporary = temporary_beside(out)
     try:
         with temporary.open("wb") as raw:
             if out.suffix == ".gz":

@@ -6,6 +6,16 @@ import os
 import shutil
 from pathlib import Path
 
+from pbkv.traces.errors import ConfigError
+
+
+def check_free_file(path: Path, force: bool) -> None:
+    """Raises ConfigError if no file can be put at ``path``: it is taken, or there is no folder for it."""
+    if path.is_dir() or (path.exists() and not force):
+        raise ConfigError("output", str(path), "a path that does not exist (or a file and --force)")
+    if not path.parent.is_dir():
+        raise ConfigError("output", str(path), f"an existing folder {path.parent}")
+
 
 def temporary_beside(path: Path) -> Path:
     """A hidden name in the folder of ``path`` for this process; what killed processes left is removed."""

@@ -11,9 +11,8 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pbkv.traces.errors import ConfigError
 from pbkv.traces.schema import METADATA_KEY, SCHEMA, SEGMENT, Call, Digest, TraceMetadata, Workflow
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import check_free_file, temporary_beside
 
 CALLS_PER_ROW_GROUP = 8192
 
@@ -36,10 +35,7 @@ class TraceWriter:
     """A context manager; ``close()`` (or a clean exit) renames the file into place."""
 
     def __init__(self, path: Path, metadata: TraceMetadata, *, force: bool = False) -> None:
-        if path.is_dir() or (path.exists() and not force):
-            raise ConfigError("output", str(path), "a path that does not exist (or a file and --force)")
-        if not path.parent.is_dir():
-            raise ConfigError("output", str(path), f"an existing folder {path.parent}")
+        check_free_file(path, force)
         self._path = path
         self._temporary = temporary_beside(path)
         self._metadata = metadata
