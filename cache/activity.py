@@ -1,36 +1,49 @@
 """Which workflows are active, what each has touched with which agent, and what is expected of each.
 
 The state behind every policy that follows workflows (paper §2): per node the active workflows that have
-touched it and their agents, per active workflow a weight for each agent. Only the nodes of a workflow that
-has moved or ended are looked at again, and of these only the candidates of a queue.
+touched it and their agents, per active workflow a weight for each agent. Only the nodes of a workflow
+that has moved or ended are looked at again, and of these only the candidates of a queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+from pbkv.cache.follower import NOTHING, Changed, Follower
+from pbkv.cache.inheritance import Inheritance, NoInheritance
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from pbkv.cache.blocks import BlockPath
+    from pbkv.cache.decisions import Lease
     from pbkv.cache.tree import Node
-    from pbkv.predict.forecast import Predictor
+    from pbkv.predict.forecast import Forecast, Predictor
     from pbkv.traces.schema import Workflow
 
     Weights = np.ndarray[tuple[int], np.dtype[np.float64]]
 
-_PRUNE_ABOVE = 64  # tags of a node; beyond it those of ended workflows are forgotten now and then
+_WeightByBit = dict[int, float]
 
 
 class Expectation:
-    """What one active workflow is expected to use again: a weight for each agent."""
+    """What one active workflow is expected to use again: a weight for each agent, and for the next call."""
 
-    __slots__ = ("candidates", "weights", "worth")
+    __slots__ = ("_next_worth", "_worth", "candidates", "next_weights", "nodes", "paths", "weights")
 
     def __init__(self) -> None:
-        self.candidates: dict[int, Node] = {}  # nodes in a queue that it has touched, by serial
-        self.weights: dict[int, float] = {}  # by agent bit
-        self.worth: dict[int, float] = {}  # by agents, as a set of bits: the sum of their weights
+        self.nodes: list[Node] = []  # that it has touched
+        self.candidates: dict[int, Node] = {}  # those of them in a queue, by serial
+        self.paths: dict[int, BlockPath] = {}  # of each agent's last call, by agent bit
+        self.expect({}, {})
+
+    def expect(self, weights: _WeightByBit, next_weights: _WeightByBit) -> None:
+        """Weights over the horizon, and for the next call alone, by agent bit."""
+        self.weights, self.next_weights = weights, next_weights
+        self._worth: dict[int, float] = {}
+        self._next_worth: dict[int, float] = {}
 
     def take_candidates(self) -> list[Node]:
         """The nodes noted by `Activity.queued`, which are to be noted anew."""
@@ -39,69 +52,185 @@ class Expectation:
 
     def worth_of(self, agents: int) -> float:
         """The sum of the weights of ``agents``, a set of bits (A_w(c) · weights)."""
-        known = self.worth.get(agents)
+        known = self._worth.get(agents)
         if known is None:
-            known = self.worth[agents] = sum(w for bit, w in self.weights.items() if agents & bit)
+            known = self._worth[agents] = sum(w for bit, w in self.weights.items() if agents & bit)
+        return known
+
+    def next_worth_of(self, agents: int) -> float:
+        """The same for the next call alone (A_w(c) · P_w, eq. 1)."""
+        known = self._next_worth.get(agents)
+        if known is None:
+            known = self._next_worth[agents] = sum(w for bit, w in self.next_weights.items() if agents & bit)
         return known
 
 
-class Activity:
-    """Follows workflows. ``weigh`` turns a forecast into a weight for each of the predictor's agents."""
+class Activity(Follower):
+    """Follows workflows. ``weigh`` turns a forecast into a weight for each of the predictor's agents.
 
-    def __init__(self, predictor: Predictor | None, weigh: Callable[[np.ndarray], Weights]) -> None:
+    Among a node's tags are those of active workflows alone; whoever has tagged a node has tagged all
+    above it.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | None,
+        weigh: Callable[[Forecast], Weights],
+        inheritance: Inheritance | None = None,
+    ) -> None:
         self._predictor = predictor
         self._weigh = weigh
+        self._inheritance = inheritance or NoInheritance()
         self._active: dict[str, Expectation] = {}
         self._bits: dict[str, int] = {}
+        self.num_scored = 0  # nodes whose score a forecast or an end has changed
 
-    def touched(self, node: Node, workflow_id: str, agent: str) -> None:
-        """``agent`` of ``workflow_id`` uses ``node``."""
-        bit = self._bits.setdefault(agent, 1 << len(self._bits))
-        if workflow_id not in self._active:
-            self._active[workflow_id] = Expectation()
-        tags = node.tags
-        if tags is None:
-            tags = node.tags = {}
-        if workflow_id in tags:
-            tags[workflow_id] |= bit
-        else:
-            tags[workflow_id] = bit
-            node.num_workflows += 1
-            if len(tags) > _PRUNE_ABOVE and len(tags) > 2 * len(self._active):
-                node.tags = {tag: agents for tag, agents in tags.items() if tag in self._active}
+    # ------------------------------------------------------------------ what happens
 
-    def moved(self, workflow: Workflow, position: int) -> list[Node]:
-        """Call ``position`` has its prompt computed: a new forecast. The candidates it changes."""
+    def touched(self, node: Node, lease: Lease) -> None:
+        bit = self._bits.get(lease.agent) or self._bits.setdefault(lease.agent, 1 << len(self._bits))
+        workflow_id = lease.owner
+        expectation = self._active.get(workflow_id)
+        if expectation is None:
+            expectation = self._active[workflow_id] = Expectation()
+        expectation.paths[bit] = lease.path
+        at = node
+        while at.parent is not None:
+            tags = at.tags
+            if tags is None:
+                tags = at.tags = {}
+            agents = tags.get(workflow_id)
+            if agents is None:
+                tags[workflow_id] = bit
+                at.num_workflows += 1
+                expectation.nodes.append(at)
+            elif agents & bit:
+                return
+            else:
+                tags[workflow_id] = agents | bit
+            at = at.parent
+
+    def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         expectation = self._active.get(workflow.workflow_id)
-        if expectation is None or self._predictor is None:
-            return []
-        weights = self._weigh(self._predictor.forecast(workflow, position))
-        bits = (self._bits.setdefault(agent, 1 << len(self._bits)) for agent in self._predictor.agents)
-        expectation.weights = {bit: float(w) for bit, w in zip(bits, weights, strict=True) if w}
-        expectation.worth = {}
-        return expectation.take_candidates()
+        if expectation is None:
+            return NOTHING
+        agent_bit = self._bits.get(workflow.calls[position].agent, 0)
+        self._inheritance.learn(expectation.paths, agent_bit)
+        if self._predictor is None:
+            return NOTHING
+        return self._expect(expectation, self._predictor.forecast(workflow, position), self._predictor.agents)
 
-    def ended(self, workflow: Workflow) -> list[Node]:
-        """The workflow sends no more calls; what it alone has touched is retired. Candidates it changes."""
+    def ended(self, workflow: Workflow, now_s: float) -> Changed:
         if self._predictor is not None:
             self._predictor.end(workflow)
-        expectation = self._active.pop(workflow.workflow_id, None)
-        return [] if expectation is None else expectation.take_candidates()
+        return self._retire(workflow.workflow_id)
+
+    def _expect(self, expectation: Expectation, forecast: Forecast, agents: Iterable[str]) -> Changed:
+        bits = [
+            self._bits.get(agent) or self._bits.setdefault(agent, 1 << len(self._bits)) for agent in agents
+        ]
+        weights = zip(bits, self._weigh(forecast).tolist(), strict=True)
+        following = zip(bits, forecast[0].tolist(), strict=False)  # END has no bit
+        expectation.expect({b: w for b, w in weights if w}, {b: p for b, p in following if p})
+        return self._changed(expectation)
+
+    def _retire(self, workflow_id: str) -> Changed:
+        """What the workflow alone has touched is retired."""
+        expectation = self._active.pop(workflow_id, None)
+        if expectation is None:
+            return NOTHING
+        for node in expectation.nodes:
+            at: Node | None = node
+            while at is not None and at.tags and at.tags.pop(workflow_id, None) is not None:
+                at = at.parent  # what was cut off above a node has its tags, and is in no list
+        return self._changed(expectation)
+
+    def _changed(self, expectation: Expectation) -> Changed:
+        changed = expectation.take_candidates()
+        self.num_scored += len(changed)
+        return changed
+
+    # ------------------------------------------------------------------ what is asked
 
     def is_retired(self, node: Node) -> bool:
         """Whether no active workflow has touched ``node``."""
-        return self._active.keys().isdisjoint(node.tags or ())
+        return not node.tags
 
-    def score(self, node: Node) -> float | None:
-        """Σ over active workflows of A_w(c) · weights (paper, eq. 2); None if it is retired."""
-        active, total = self._active, None
-        for tag, agents in (node.tags or {}).items():
-            if (expectation := active.get(tag)) is not None:
-                total = (total or 0.0) + expectation.worth_of(agents)
-        return total
+    def score(self, node: Node) -> float:
+        """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
+        active, readers = self._active, self._inheritance.readers
+        return sum(active[tag].worth_of(readers(agents)) for tag, agents in (node.tags or {}).items())
+
+    def value(self, node: Node) -> float:
+        """Σ over active workflows of A_w(c) · P_w, one step ahead (paper, eq. 1)."""
+        active, readers = self._active, self._inheritance.readers
+        return sum(active[tag].next_worth_of(readers(agents)) for tag, agents in (node.tags or {}).items())
 
     def queued(self, node: Node) -> None:
         """``node`` is a candidate of a queue from now on."""
         for tag in node.tags or ():
-            if tag in self._active:
-                self._active[tag].candidates[node.serial] = node
+            self._active[tag].candidates[node.serial] = node
+
+
+class TimedActivity(Activity):
+    """Activity in a world where messages are late or lost.
+
+    A workflow of which nothing has been heard for ``idle_timeout_s`` is retired as if it had ended, until
+    it is heard of again (an end message may be lost: paper §4.2 does not say what then). A forecast is
+    known ``forecast_delay_s`` after its prompt was computed.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | None,
+        weigh: Callable[[Forecast], Weights],
+        inheritance: Inheritance | None = None,
+        *,
+        idle_timeout_s: float = float("inf"),
+        forecast_delay_s: float = 0.0,
+    ) -> None:
+        super().__init__(predictor, weigh, inheritance)
+        self._idle_timeout_s = idle_timeout_s
+        self._forecast_delay_s = forecast_delay_s
+        self._last_seen_s: dict[str, float] = {}  # of workflows without a call in progress, oldest first
+        self._num_calls: dict[str, int] = {}  # in progress
+        self._late: deque[tuple[float, str, Forecast, list[str]]] = deque()
+
+    def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        name = workflow.workflow_id
+        self._num_calls[name] = self._num_calls.get(name, 0) + 1
+        self._last_seen_s.pop(name, None)
+        return NOTHING
+
+    def call_ended(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        name = workflow.workflow_id
+        self._num_calls[name] -= 1
+        if not self._num_calls[name]:
+            del self._num_calls[name]
+            self._last_seen_s[name] = now_s
+        return NOTHING
+
+    def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        if not self._forecast_delay_s or self._predictor is None:
+            return super().computed(workflow, position, now_s)
+        forecast, agents = self._predictor.forecast(workflow, position), list(self._predictor.agents)
+        self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
+        return NOTHING
+
+    def ended(self, workflow: Workflow, now_s: float) -> Changed:
+        self._last_seen_s.pop(workflow.workflow_id, None)
+        return super().ended(workflow, now_s)
+
+    def passed(self, now_s: float) -> Changed:
+        changed: list[Node] = []
+        while self._late and self._late[0][0] <= now_s:
+            _, name, forecast, agents = self._late.popleft()
+            if name in self._active:
+                changed += self._expect(self._active[name], forecast, agents)
+        while self._last_seen_s:
+            name, last_s = next(iter(self._last_seen_s.items()))
+            if last_s + self._idle_timeout_s > now_s:
+                break
+            del self._last_seen_s[name]
+            changed += self._retire(name)
+        return changed

@@ -35,6 +35,7 @@ class CacheConfig:
     whole_nodes: bool = True  # False: of the last victim only as many tail blocks as are needed
     min_load_tokens: int = 10  # fewer than this on the host are computed again (HiCache)
     watermark_blocks: int = 0  # kept free or evictable at each admission but the only one
+    prefetch_reserve_blocks: int = 0  # kept free by a prefetch (paper §4.3: one prefill chunk)
 
     def __post_init__(self) -> None:
         for name, minimum in (
@@ -42,6 +43,7 @@ class CacheConfig:
             ("host_blocks", 0),
             ("block_size", 1),
             ("watermark_blocks", 0),
+            ("prefetch_reserve_blocks", 0),
         ):
             if getattr(self, name) < minimum:
                 raise ConfigError(name, getattr(self, name), f"a number ≥ {minimum}")

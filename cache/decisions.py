@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from pbkv.cache.blocks import BlockPath
     from pbkv.cache.tree import Node
 
-EventKind = Literal["evict", "demote", "drop", "offload", "load"]
-Reason = Literal["admit", "grow", "host_room", "write"]
+EventKind = Literal["evict", "demote", "drop", "offload", "load", "prefetch", "cancel"]
+Reason = Literal["admit", "grow", "host_room", "write", "prefetch"]
 
 
 class CacheEvent(NamedTuple):
@@ -34,15 +34,23 @@ class CacheEvent(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Load:
-    """Copy ``nodes`` from the host to the GPU. In flight until `CacheManager.end_load`."""
+    """Copy ``nodes`` from the host to the GPU. In flight until `CacheManager.end_load`.
+
+    A prefetch holds its own protection, on ``pinned``; a load is held by the lease that asked for it.
+    """
 
     nodes: list[Node]
     event: CacheEvent
+    pinned: Node | None = None
     waiters: list[Any] = field(default_factory=list)  # requests that cannot start before its end
 
     @property
     def num_blocks(self) -> int:
         return self.event.num_blocks
+
+    @property
+    def is_prefetch(self) -> bool:
+        return self.pinned is not None
 
 
 @dataclass(eq=False, slots=True)

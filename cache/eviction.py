@@ -1,4 +1,4 @@
-"""Eviction orders, and the queue that keeps the next victim at hand.
+"""Eviction orders that look at a node alone: what every engine has, and the controls.
 
 An order gives a leaf a key; the smallest goes first. Among equal keys the deeper leaf goes first,
 then the one that became a candidate earlier.
@@ -7,8 +7,6 @@ then the one that became a candidate earlier.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -73,62 +71,3 @@ class Random:
 
     def evicted(self, node: Node) -> None:
         self._last = self._keys.pop(node.serial)
-
-
-class EvictionQueue:
-    """A lazy heap of candidates that survives from one eviction to the next.
-
-    One entry of a node is valid, its latest. The entry of a node that is no candidate any more is dropped
-    when it comes up; that of a node used meanwhile is replaced then. So a touch costs nothing, and a victim
-    O(log n). An order whose keys can fall has ``queued``: it is told of each entry made, and whoever knows
-    that a key has changed calls ``update``.
-    """
-
-    def __init__(self, order: EvictionOrder, is_candidate: Callable[[Node], bool]) -> None:
-        self._order = order
-        self._is_candidate = is_candidate
-        self._evicted: Callable[[Node], None] | None = getattr(order, "evicted", None)
-        self._queued: Callable[[Node], None] | None = getattr(order, "queued", None)
-        self._heap: list[tuple[Any, int, int, Node]] = []
-        self._valid: dict[int, int] = {}  # number of the valid entry, by the node's serial
-        self._num_pushed = 0
-
-    def add(self, node: Node) -> None:
-        """``node`` may be a candidate now (whether it is, is asked again when it comes up)."""
-        if (self._queued or node.serial not in self._valid) and self._is_candidate(node):
-            self._push(node)
-
-    def update(self, node: Node) -> None:
-        """The key of ``node`` may have changed, in either direction."""
-        if self._is_candidate(node):
-            self._push(node)
-
-    def pop(self) -> Node | None:
-        """The candidate to go first, no longer queued; None if there is none."""
-        heap, key, valid = self._heap, self._order.key, self._valid
-        while heap:
-            entry_key, _, number, node = heappop(heap)
-            if valid.get(node.serial) != number:
-                continue
-            del valid[node.serial]
-            if not self._is_candidate(node):
-                continue
-            if key(node) == entry_key:
-                if self._evicted:
-                    self._evicted(node)
-                return node
-            self._push(node)
-        return None
-
-    def _push(self, node: Node) -> None:
-        self._num_pushed += 1
-        self._valid[node.serial] = self._num_pushed
-        heappush(self._heap, (self._order.key(node), -node.end, self._num_pushed, node))
-        if self._queued:
-            self._queued(node)
-            if len(self._heap) > 4 * len(self._valid) + 64:
-                self._compact()
-
-    def _compact(self) -> None:
-        self._heap = [entry for entry in self._heap if self._valid.get(entry[3].serial) == entry[2]]
-        heapify(self._heap)

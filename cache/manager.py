@@ -26,9 +26,11 @@ from bisect import bisect_right
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.decisions import Admission, Lease, Load, Misses
+from pbkv.cache.follower import Follower
 from pbkv.cache.policy import Policy
+from pbkv.cache.prefetch import Situation
 from pbkv.cache.tiers import Tiers, event_of
-from pbkv.cache.tree import Node, follow
+from pbkv.cache.tree import Node, follow, parent_of
 from pbkv.traces.errors import InvariantError
 from pbkv.traces.schema import Workflow
 
@@ -43,10 +45,15 @@ class CacheManager:
         self.config = config
         self.table = table
         self.tiers = Tiers(config, policy)
-        self._activity = policy.activity
+        self.policy = policy
         self.tree = self.tiers.tree
         self.private_blocks = 0
         self._num_leases = 0
+        following = policy.followers
+        self._submitted = [f.submitted for f in following if type(f).submitted is not Follower.submitted]
+        self._computed = [f.computed for f in following if type(f).computed is not Follower.computed]
+        self._call_ended = [f.call_ended for f in following if type(f).call_ended is not Follower.call_ended]
+        self._ended = [f.ended for f in following if type(f).ended is not Follower.ended]
 
     # ------------------------------------------------------------------ a request's life
 
@@ -126,15 +133,25 @@ class CacheManager:
 
     # ------------------------------------------------------------------ a workflow's life
 
-    def workflow_moved(self, workflow: Workflow, position: int) -> None:
-        """The prompt of call ``position`` is computed: a policy that predicts looks ahead again."""
-        if self._activity is not None:
-            self.tiers.rescored(self._activity.moved(workflow, position))
+    def call_submitted(self, workflow: Workflow, position: int, now_s: float) -> None:
+        """Call ``position`` of ``workflow`` has come in."""
+        for submitted in self._submitted:
+            self.tiers.rescored(submitted(workflow, position, now_s))
 
-    def workflow_ended(self, workflow: Workflow) -> None:
+    def call_computed(self, workflow: Workflow, position: int, now_s: float) -> None:
+        """The prompt of call ``position`` is computed: a policy that predicts looks ahead again."""
+        for computed in self._computed:
+            self.tiers.rescored(computed(workflow, position, now_s))
+
+    def call_ended(self, workflow: Workflow, position: int, now_s: float) -> None:
+        """The answer of call ``position`` is out."""
+        for call_ended in self._call_ended:
+            self.tiers.rescored(call_ended(workflow, position, now_s))
+
+    def workflow_ended(self, workflow: Workflow, now_s: float) -> None:
         """The client says that ``workflow`` sends no more calls."""
-        if self._activity is not None:
-            self.tiers.rescored(self._activity.ended(workflow))
+        for ended in self._ended:
+            self.tiers.rescored(ended(workflow, now_s))
 
     # ------------------------------------------------------------------ copies
 
@@ -144,6 +161,42 @@ class CacheManager:
             node.load = None
             if self.tiers.is_exclusive:
                 self.tiers.release_host(node)
+        if load.pinned is not None:
+            self.tiers.unpin(load.pinned)
+
+    def prefetch(self, situation: Situation, now_s: float) -> list[Load]:
+        """The copies to start ahead of demand, if the policy has a prefetch; one a node, in order."""
+        tiers, prefetch = self.tiers, self.policy.prefetch
+        if prefetch is None or tiers.ahead is None:
+            return []
+        tiers.note_time(now_s)
+        left, loads = prefetch.budget(situation), list[Load]()
+        if left > 0:
+            may_go = prefetch.displaceable(tiers)
+            while left > 0 and (node := tiers.ahead.peek()) is not None and prefetch.wants(node):
+                parent = parent_of(node)
+                self.tree.pin(parent)  # it may be a victim itself
+                num_blocks = tiers.make_room_ahead(min(left, node.num_blocks), may_go, node.owner, now_s)
+                if num_blocks > 0:
+                    loads.append(self._start_prefetch(node, num_blocks, now_s))
+                tiers.unpin(parent)
+                if num_blocks <= 0:
+                    break
+                left -= num_blocks
+        return loads
+
+    def cancel(self, load: Load, now_s: float) -> None:
+        """Give up a prefetch whose copy has not begun: its space is free again."""
+        tiers = self.tiers
+        event = load.event._replace(at_s=now_s, kind="cancel")
+        tiers.events.append(event)
+        tiers.prefetched.cancelled += load.num_blocks
+        for node in load.nodes:
+            node.load = None
+        if load.pinned is not None:
+            tiers.unpin(load.pinned)
+        for node in sorted(load.nodes, key=_start, reverse=True):
+            tiers.leave_to_host(node)
 
     # ------------------------------------------------------------------ matching and admission
 
@@ -151,7 +204,7 @@ class CacheManager:
         """The nodes that hold the leading blocks of ``path``, the last one cut to fit."""
         match = self.tree.match(path, _limit(path))
         if match.partial is not None and match.num_blocks > match.partial.start:
-            match.nodes.append(self.tree.split(match.partial, match.num_blocks))
+            match.nodes.append(self.tiers.split(match.partial, match.num_blocks))
         return match.nodes
 
     def _num_blocks(self, num_tokens: int) -> int:
@@ -180,9 +233,22 @@ class CacheManager:
         event = event_of("load", host_nodes[0], num_blocks, lease.owner, "admit", now_s)
         load = Load(host_nodes, event)
         for node in host_nodes:
-            self.tree.hold_gpu(node)
+            self.tiers.hold_gpu(node)
             node.load = load
         self.tiers.free_blocks -= num_blocks
+        return load
+
+    def _start_prefetch(self, node: Node, num_blocks: int, now_s: float) -> Load:
+        """Begin to copy the first ``num_blocks`` of ``node`` up."""
+        if num_blocks < node.num_blocks:
+            node = self.tiers.split(node, node.start + num_blocks)
+        event = event_of("prefetch", node, num_blocks, node.owner, "prefetch", now_s)
+        load = Load([node], event, node)
+        node.load, node.prefetched = load, True
+        self.tree.pin(node)
+        self.tiers.hold_gpu(node)
+        self.tiers.free_blocks -= num_blocks
+        self.tiers.prefetched.started += num_blocks
         return load
 
     def _eviction_of(self, path: BlockPath, block: int, now_s: float) -> tuple[str | None, float | None]:
@@ -208,7 +274,7 @@ class CacheManager:
             if child.gpu:
                 self.tiers.free_blocks += child.end - child.start
             else:
-                self.tree.hold_gpu(child)
+                self.tiers.hold_gpu(child)
                 if child.host and self.tiers.is_exclusive:
                     self.tiers.release_host(child)
             private -= child.end - child.start
@@ -228,7 +294,7 @@ class CacheManager:
         if child is None:
             return None
         _, reached = follow(child, path.keys, path.ends, index)
-        return child if reached == child.end else self.tree.split(child, reached)
+        return child if reached == child.end else self.tiers.split(child, reached)
 
     def _end(self, lease: Lease, private: int) -> None:
         self.tiers.free_blocks += private
@@ -256,6 +322,10 @@ class CacheManager:
 def _limit(path: BlockPath) -> int:
     """The last prompt token is always computed, so its block is never a hit."""
     return (path.num_tokens - 1) // path.block_size
+
+
+def _start(node: Node) -> int:
+    return node.start
 
 
 def _in_flight_from(gpu_nodes: list[Node]) -> int:

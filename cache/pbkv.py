@@ -1,7 +1,11 @@
-"""PBKV: retired entries go first, then by recency (LAE) or by expected reuse (HE). Paper §4.2."""
+"""PBKV (arXiv 2605.06472): retired entries go first, then by recency (LAE) or by expected reuse (HE);
+what the next call is likely to read is copied up ahead (full), at the cost of retired entries alone or,
+aggressively, of active ones too. Paper §4.2, §4.3, appendix E.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +15,8 @@ from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from pbkv.cache.activity import Activity, Weights
+    from pbkv.cache.prefetch import Situation
+    from pbkv.cache.tiers import Tiers
     from pbkv.cache.tree import Node
     from pbkv.predict.forecast import Forecast
 
@@ -19,27 +25,75 @@ class RetiredFirst:
     """LAE: what no active workflow has touched goes first, the least shared of it before; then LRU."""
 
     def __init__(self, activity: Activity) -> None:
-        self._activity = activity
         self.queued = activity.queued
 
     def key(self, node: Node) -> tuple[bool, float, float]:
-        if self._activity.is_retired(node):
-            return False, node.num_workflows, node.last_access_s
-        return True, node.last_access_s, 0.0
+        if node.tags:
+            return True, node.last_access_s, 0.0
+        return False, node.num_workflows, node.last_access_s
 
 
 class ExpectedReuse:
     """HE: retired entries as in LAE, then active ones by ascending score (eq. 2), ties by depth and LRU."""
 
     def __init__(self, activity: Activity) -> None:
-        self._activity = activity
+        self._score = activity.score
         self.queued = activity.queued
 
     def key(self, node: Node) -> tuple[bool, float, float, float]:
-        score = self._activity.score(node)
-        if score is None:
-            return False, node.num_workflows, -node.end, node.last_access_s
-        return True, score, -node.end, node.last_access_s
+        if node.tags:
+            return True, self._score(node), -node.end, node.last_access_s
+        return False, node.num_workflows, -node.end, node.last_access_s
+
+
+class ConservativePrefetch:
+    """Full: the highest one-step value first, into free space and the place of retired entries.
+
+    Only while the batch is pure decode, one batch of copies at a time, each small enough to hide behind
+    a decode iteration (paper §4.3).
+    """
+
+    def __init__(self, activity: Activity) -> None:
+        self._value = activity.value
+        self.queued = activity.queued
+
+    def key(self, node: Node) -> tuple[float, int, float]:
+        return -self._value(node), node.end, -node.last_access_s
+
+    def wants(self, node: Node) -> bool:
+        return self._value(node) > 0
+
+    def budget(self, situation: Situation) -> int:
+        may = situation.is_pure_decode and not situation.num_in_flight
+        return situation.step_blocks if may else 0
+
+    def displaceable(self, tiers: Tiers) -> Callable[[Node], bool]:
+        return _is_retired
+
+
+class AggressivePrefetch(ConservativePrefetch):
+    """A decision may also displace up to a share ρ of the active cache, lowest score first (appendix E)."""
+
+    def __init__(self, activity: Activity, active_ratio: float) -> None:
+        super().__init__(activity)
+        if not 0 <= active_ratio <= 1:
+            raise ConfigError("rho", active_ratio, "a share from 0 to 1")
+        self._active_ratio = active_ratio
+
+    def displaceable(self, tiers: Tiers) -> Callable[[Node], bool]:
+        left = int(self._active_ratio * tiers.tree.gpu_blocks)  # once it counts, nothing retired is left
+
+        def may_go(victim: Node) -> bool:
+            nonlocal left
+            if victim.tags:
+                left -= victim.num_blocks
+            return left >= 0
+
+        return may_go
+
+
+def _is_retired(victim: Node) -> bool:
+    return not victim.tags
 
 
 class DiscountedReuse:

@@ -6,13 +6,15 @@ and carried out by the engine, which says when it has ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pbkv.cache.blocks import Key
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import CacheEvent, EventKind, Lease, Offload, Reason
-from pbkv.cache.eviction import EvictionQueue
+from pbkv.cache.follower import Follower
 from pbkv.cache.policy import Policy
+from pbkv.cache.prefetch import PrefetchCounts
+from pbkv.cache.queue import CandidateQueue
 from pbkv.cache.tree import Node, PrefixTree, parent_of
 from pbkv.traces.errors import InvariantError
 
@@ -35,9 +37,12 @@ class Tiers:
         self.offloads: list[Offload] = []
         self.evicted: dict[Key, tuple[float, str]] = {}  # of the last copy's end: when, and for whom
         self.is_exclusive = config.write_mode is WriteMode.EXCLUSIVE
-        self._activity = policy.activity
-        self._gpu_queue = EvictionQueue(policy.gpu_order, _is_gpu_candidate)
-        self._host_queue = EvictionQueue(policy.host_order, _is_host_candidate)
+        self.prefetched = PrefetchCounts()
+        self._touched = [f.touched for f in policy.followers if type(f).touched is not Follower.touched]
+        self._passed = [f.passed for f in policy.followers if type(f).passed is not Follower.passed]
+        self._gpu_queue = CandidateQueue(policy.gpu_order, _is_gpu_candidate)
+        self._host_queue = CandidateQueue(policy.host_order, _is_host_candidate)
+        self.ahead = CandidateQueue(policy.prefetch, _is_ahead_candidate) if policy.prefetch else None
         self._write_at = _HITS_BEFORE_WRITE.get(config.write_mode) if config.host_blocks else None
         self._writes_at_eviction = self._write_at is None and config.host_blocks > 0
 
@@ -51,22 +56,40 @@ class Tiers:
         return self.pending_free_blocks > 0
 
     def touch(self, nodes: Sequence[Node], lease: Lease, now_s: float) -> None:
-        """``lease`` uses ``nodes``; in the write-through modes their copies may be due now."""
+        """``lease`` uses ``nodes``, from the top; in the write-through modes their copies may be due now."""
         writes = self._write_at is not None
         for node in nodes:
             node.last_access_s = now_s
             node.num_hits += 1
             if writes and not node.host:
                 self._write(node, now_s)
-        if self._activity is not None:
-            for node in nodes:
-                self._activity.touched(node, lease.owner, lease.agent)
+            if node.prefetched:
+                self._use_prefetched(node)
+        if nodes:
+            for touched in self._touched:
+                touched(nodes[-1], lease)
 
     def rescored(self, nodes: Sequence[Node]) -> None:
         """What is expected of ``nodes`` has changed, and so perhaps who goes first."""
         for node in nodes:
             self._gpu_queue.update(node)
             self._host_queue.update(node)
+            if self.ahead is not None:
+                self.ahead.update(node)
+
+    def split(self, node: Node, at_block: int) -> Node:
+        """Cut ``node`` at ``at_block``; the new upper half."""
+        upper = self.tree.split(node, at_block)
+        if self.ahead is not None and not upper.gpu:
+            self.ahead.add(upper)
+        return upper
+
+    def hold_gpu(self, node: Node) -> None:
+        """``node`` takes space on the GPU; what hangs below it on the host may now be copied up ahead."""
+        self.tree.hold_gpu(node)
+        if self.ahead is not None:
+            for child in node.children.values():
+                self.ahead.add(child)
 
     def unpin(self, node: Node) -> None:
         """Undo one pin; what is unprotected now may be evicted."""
@@ -100,15 +123,34 @@ class Tiers:
 
     def make_room(self, num_blocks: int, by: str, reason: Reason, now_s: float) -> bool:
         """Evict until ``num_blocks`` are free or will be when copies end; whether they are now."""
+        if self.free_blocks + self.pending_free_blocks < num_blocks:
+            self._evict_until(num_blocks, _anything, by, reason, now_s)
+        return self.free_blocks >= num_blocks
+
+    def make_room_ahead(self, num_blocks: int, may_go: Callable[[Node], bool], by: str, now_s: float) -> int:
+        """Evict for a prefetch, as long as the next victim ``may_go``; the blocks it may fill now."""
+        reserve = self.config.prefetch_reserve_blocks
+        self._evict_until(num_blocks + reserve, may_go, by, "prefetch", now_s)
+        return min(num_blocks, self.free_blocks - reserve)
+
+    def note_time(self, now_s: float) -> None:
+        """Tell the policy what time it is, before it is asked to choose."""
+        for passed in self._passed:
+            self.rescored(passed(now_s))
+
+    def _evict_until(
+        self, num_blocks: int, may_go: Callable[[Node], bool], by: str, reason: Reason, now_s: float
+    ) -> None:
+        self.note_time(now_s)
         while self.free_blocks + self.pending_free_blocks < num_blocks:
-            victim = self._gpu_queue.pop()
-            if victim is None:
+            victim = self._gpu_queue.peek()
+            if victim is None or not may_go(victim):
                 break
+            self._gpu_queue.pop()
             missing = num_blocks - self.free_blocks - self.pending_free_blocks
             if not self.config.whole_nodes and victim.num_blocks > missing:
-                self.tree.split(victim, victim.end - missing)
+                self.split(victim, victim.end - missing)
             self._evict(victim, by, reason, now_s)
-        return self.free_blocks >= num_blocks
 
     def _evict(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
         if node.host:
@@ -119,21 +161,28 @@ class Tiers:
             self._delete(node, by, reason, now_s)
 
     def _demote(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
-        self._leave_gpu(node, now_s)
+        self.leave_to_host(node)
+        self._log("demote", node, by, reason, now_s)
+
+    def leave_to_host(self, node: Node) -> None:
+        """``node``, which has a host copy, gives its space on the GPU back."""
+        self._leave_gpu(node)
         if not node.children:
             self._host_queue.add(node)
-        self._log("demote", node, by, reason, now_s)
+        if self.ahead is not None:
+            self.ahead.add(node)
 
     def _delete(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
         """No copy is left: the node goes, and with it whatever hangs below it on the host."""
         for child in list(node.children.values()):
             self._delete_host_subtree(child, by, now_s)
-        self._leave_gpu(node, now_s)
+        self._leave_gpu(node)
         self._forget(node, by, now_s)
         self._log("evict", node, by, reason, now_s)
 
-    def _leave_gpu(self, node: Node, now_s: float) -> None:
+    def _leave_gpu(self, node: Node) -> None:
         self.tree.release_gpu(node)
+        node.prefetched = False
         self.free_blocks += node.end - node.start
         parent = parent_of(node)
         if not (parent.num_gpu_children or parent.refs):
@@ -187,6 +236,13 @@ class Tiers:
             self._delete_host_subtree(child, by, now_s)
         self._drop(node, by, now_s)
 
+    def _use_prefetched(self, node: Node) -> None:
+        node.prefetched = False
+        if node.load is None:
+            self.prefetched.useful += node.num_blocks
+        else:
+            self.prefetched.late += node.num_blocks
+
     def release_host(self, node: Node) -> None:
         """``node`` gives its space on the host back."""
         node.host = False
@@ -229,6 +285,14 @@ def _is_gpu_candidate(node: Node) -> bool:
 
 def _is_host_candidate(node: Node) -> bool:
     return node.host and not node.gpu and not node.children and not node.refs
+
+
+def _is_ahead_candidate(node: Node) -> bool:
+    return node.host and not node.gpu and node.parent is not None and node.parent.gpu
+
+
+def _anything(victim: Node) -> bool:
+    return True
 
 
 def _start(node: Node) -> int:

@@ -43,6 +43,7 @@ class Node:
         "offload",
         "owner",
         "parent",
+        "prefetched",
         "refs",
         "serial",
         "start",
@@ -68,7 +69,8 @@ class Node:
         self.num_gpu_children = 0
         self.num_hits = 0
         self.num_workflows = 0  # that have ever touched it; like `tags` kept only where a policy asks
-        self.tags: dict[str, int] | None = None  # workflow → its agents that have touched it, as bits
+        self.tags: dict[str, int] | None = None  # active workflow → its agents that have touched it, as bits
+        self.prefetched = False  # copied up ahead, and not used since
         self.made_at_s = 0.0
         self.last_access_s = 0.0
 
@@ -239,7 +241,7 @@ def follow(child: Node, keys: list[Key], ends: list[int], index: int) -> tuple[i
 def _inherit(upper: Node, lower: Node) -> None:
     upper.gpu, upper.host = lower.gpu, lower.host
     upper.made_at_s, upper.last_access_s = lower.made_at_s, lower.last_access_s
-    upper.num_hits = lower.num_hits
+    upper.num_hits, upper.prefetched = lower.num_hits, lower.prefetched
     upper.num_workflows, upper.tags = lower.num_workflows, None if lower.tags is None else dict(lower.tags)
     upper.refs = 1 if lower.refs else 0
     upper.num_gpu_children = 1 if lower.gpu else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pbkv.cache.decisions import CacheEvent, Load, Offload
+from pbkv.sim.background import Background, BackgroundCopy
 from pbkv.sim.link import Link
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """Carries the loads and offloads out that the cache decides on.
+    """Carries the loads, prefetches and offloads out that the cache decides on.
 
     A load's end is an event of the simulation. An offload's takes effect between two iterations: the
     engine asks for it by ``end_offloads``.
@@ -38,20 +39,44 @@ class Copies:
         self._on_load_end = on_load_end
         self._load_ends_s: deque[float] = deque()
         self._offloading: deque[tuple[float, Offload]] = deque()
+        self._prefetching = Background[Load](env, self.h2d, self._end_prefetch)
+        self._nominal_bytes_per_s = profile.link.h2d_bytes_per_s
 
     @property
     def next_load_end_s(self) -> float:
-        return self._load_ends_s[0] if self._load_ends_s else float("inf")
+        """The next instant at which a load or a prefetch may end."""
+        urgent_s = self._load_ends_s[0] if self._load_ends_s else float("inf")
+        return min(urgent_s, self._prefetching.next_event_s)
+
+    @property
+    def num_prefetching(self) -> int:
+        """Prefetches that have not ended, and that nobody waits for."""
+        return len(self._prefetching)
+
+    @property
+    def h2d_bytes_per_s(self) -> float:
+        """Running mean of the link's bandwidth while it copied; before that, the profile's."""
+        return self.h2d.num_bytes / self.h2d.busy_s if self.h2d.busy_s else self._nominal_bytes_per_s
 
     @property
     def next_offload_end_s(self) -> float:
         return self._offloading[0][0] if self._offloading else float("inf")
 
     def start_load(self, load: Load) -> None:
-        end_s = self._copy(self.h2d, load.num_blocks, load.event)
-        self._load_ends_s.append(end_s)
-        done = self._env.timeout(end_s - self._env.now)
-        done.callbacks.append(lambda _: self._end_load(load))
+        self._end_load_at(self._copy(self.h2d, load.num_blocks, load.event), load)
+
+    def start_prefetch(self, load: Load) -> None:
+        """Copy ``load`` whenever the link has nothing urgent to do."""
+        self._prefetching.submit(load, load.num_blocks * self.block_bytes)
+
+    def make_urgent(self, load: Load) -> None:
+        """A request waits for ``load`` now: what is left of it, if a prefetch, goes before others."""
+        if load.is_prefetch and (copy := self._prefetching.make_urgent(load)) is not None:
+            self._finish_urgently(copy)
+
+    def take_back_prefetches(self) -> list[Load]:
+        """The prefetches whose copies have not begun, the last first; they will not be carried out."""
+        return self._prefetching.take_back()
 
     def start_offloads(self) -> None:
         """Start what the cache has decided to offload since the last time."""
@@ -67,6 +92,32 @@ class Copies:
             end_s, offload = self._offloading.popleft()
             self._tiers.end_offload(offload, end_s)
         return True
+
+    def _end_prefetch(self, copy: BackgroundCopy[Load]) -> None:
+        if copy.left_bytes:
+            self._finish_urgently(copy)
+        else:
+            self._log_prefetch(copy, self._env.now)
+            self._on_load_end(copy.item)
+
+    def _finish_urgently(self, copy: BackgroundCopy[Load]) -> None:
+        start_s, end_s = self.h2d.submit(copy.left_bytes, self._env.now)
+        if copy.begun_at_s is None:
+            copy.begun_at_s = start_s
+        self._log_prefetch(copy, end_s)
+        self._end_load_at(end_s, copy.item)
+
+    def _log_prefetch(self, copy: BackgroundCopy[Load], end_s: float) -> None:
+        begun_s = end_s if copy.begun_at_s is None else copy.begun_at_s
+        queued_s, copy_s = begun_s - copy.submitted_at_s, end_s - begun_s
+        num_bytes = copy.item.num_blocks * self.block_bytes
+        event = copy.item.event._replace(num_bytes=num_bytes, queued_s=queued_s, copy_s=copy_s)
+        self._tiers.events.append(event)
+
+    def _end_load_at(self, end_s: float, load: Load) -> None:
+        self._load_ends_s.append(end_s)
+        done = self._env.timeout(end_s - self._env.now)
+        done.callbacks.append(lambda _: self._end_load(load))
 
     def _end_load(self, load: Load) -> None:
         self._load_ends_s.popleft()

@@ -17,7 +17,7 @@ from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import make_policy
+from pbkv.cache.named import make_policy
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:
@@ -116,10 +116,12 @@ class _Cache:
         self, path: BlockPath, answer: BlockPath | None, workflow: Workflow, call: Call, now_s: float
     ) -> int:
         """Look a prompt up and keep it; its hits in blocks."""
+        self._manager.call_submitted(workflow, call.call_index, now_s)
         hits = self._keep(path, answer or path, workflow.workflow_id, call.agent, now_s)
-        self._manager.workflow_moved(workflow, call.call_index)
+        self._manager.call_computed(workflow, call.call_index, now_s)
+        self._manager.call_ended(workflow, call.call_index, now_s)
         if call.call_index == len(workflow.calls) - 1:
-            self._manager.workflow_ended(workflow)
+            self._manager.workflow_ended(workflow, now_s)
         return hits
 
     def _keep(self, path: BlockPath, kept: BlockPath, owner: str, agent: str, now_s: float) -> int:

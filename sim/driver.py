@@ -124,7 +124,7 @@ class Driver:
                 self._submit_when_due(live, live.workflow.calls[index])
         if not live.num_left:
             del self.live[request.workflow.workflow_id]
-            self._engine.manager.workflow_ended(request.workflow)
+            self._engine.manager.workflow_ended(request.described, self._env.now)
             self._on_workflow_end(live)
             self._next()
 

@@ -13,13 +13,14 @@ token by token instead and must give the same times.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import simpy
 from simpy.events import Event
 
 from pbkv.cache.decisions import Admission, Load
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.prefetch import Situation
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.copies import Copies
 from pbkv.sim.decoding import Decoding
@@ -62,8 +63,17 @@ class Engine:
         self._decoding = Decoding(manager.config.block_size)
         self._blocked = False  # the head of the queue was refused for lack of blocks …
         self._retry = True  # … and something has changed since
+        self._ask_again_s = float("inf")  # when the policy may admit whom it now does not
+        self._decode_wall_s = 0.0  # of pure decode iterations so far …
+        self._num_pure_decodes = 0  # … and their number
         self._wake: Event | None = None
         env.process(self._run())
+
+    @property
+    def _is_fcfs(self) -> bool:
+        """Whether the head of the queue alone decides what can start."""
+        policy = self.manager.policy
+        return self.config.request_order == "fcfs" and not (policy.admission or policy.request_order)
 
     @property
     def num_running(self) -> int:
@@ -72,7 +82,8 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue ``request``; it is considered when the iteration in progress ends."""
         self.waiting.append(request)
-        self._retry = self._retry or self.config.request_order == "lpm"
+        self._retry = self._retry or not self._is_fcfs
+        self.manager.call_submitted(request.described, request.position, self.env.now)
         self._wake_up()
 
     # ------------------------------------------------------------------ the loop
@@ -86,14 +97,19 @@ class Engine:
                 yield self._next_copy()
                 self._end_offloads()
             elif self._prefilling:
+                self._prefetch()
                 chunks = self._plan_chunks()
                 yield self._boundary(self._chunks_s(chunks))
                 self._end_offloads()
                 self._advance_decodes(1)
                 self._advance_prefills(chunks)
             elif self._decoding.num_sequences:
+                self._prefetch()
                 num_iterations = self._plan_decodes()
-                yield self._boundary(self._decodes_s(num_iterations))
+                seconds = self._decodes_s(num_iterations)
+                self._decode_wall_s += seconds
+                self._num_pure_decodes += num_iterations
+                yield self._boundary(seconds)
                 self._end_offloads()
                 self._advance_decodes(num_iterations)
             else:
@@ -145,14 +161,10 @@ class Engine:
         budget = self.config.max_batched_tokens - self._decoding.num_sequences
         budget -= sum(request.num_target - request.num_computed for request in self._prefilling)
         while self.waiting and budget > 0 and self.num_running < self.config.max_sequences:
-            request = self._first_in_order()
-            admission = self.manager.admit(
-                request.path,
-                request.workflow.workflow_id,
-                self.env.now,
-                request.num_target,
-                request.call.agent,
-            )
+            request = self._next_to_start()
+            if request is None:
+                break
+            admission = self._admission_of(request)
             if admission is None:
                 self._blocked = True
                 break
@@ -164,13 +176,31 @@ class Engine:
 
     def _may_retry(self) -> bool:
         """Whether the request that was refused might not be now, or might have more room made for it."""
-        return self._retry or self.manager.tiers.is_making_room
+        return self._retry or self.manager.tiers.is_making_room or self.env.now >= self._ask_again_s
 
-    def _first_in_order(self) -> Request:
+    def _next_to_start(self) -> Request | None:
+        """Who is first in order among those whom the policy admits; an idle engine starts somebody."""
+        rule, order, now_s = self.manager.policy.admission, self.manager.policy.request_order, self.env.now
+        admitted: Sequence[Request] = self.waiting
+        if rule is not None:
+            admitted = [request for request in self.waiting if rule.admits(request, self.manager, now_s)]
+            self._ask_again_s = rule.next_change_s()
+            if not admitted:
+                return None if self.num_running else self.waiting[0]
+        if order is not None:
+            return min(admitted, key=lambda request: order.key(request, self.manager, now_s))
         if self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING:
-            return self.waiting[0]
+            return admitted[0]
         cached_blocks = self.manager.cached_blocks
-        return max(self.waiting, key=lambda request: cached_blocks(request.path))
+        return max(admitted, key=lambda request: cached_blocks(request.path))
+
+    def _admission_of(self, request: Request) -> Admission | None:
+        """Its blocks and copies; what was to be prefetched gives way if need be."""
+        workflow_id, agent = request.workflow.workflow_id, request.agent
+        while True:
+            admission = self.manager.admit(request.path, workflow_id, self.env.now, request.num_target, agent)
+            if admission is not None or not self._cancel_prefetches():
+                return admission
 
     def _start(self, request: Request, admission: Admission) -> None:
         now_s = self.env.now
@@ -188,6 +218,7 @@ class Engine:
             loads = [*loads, admission.load]
         for load in loads:
             load.waiters.append(request)
+            self.copies.make_urgent(load)
         request.num_loads = len(loads)
         if loads:
             self.num_loading += 1
@@ -210,6 +241,32 @@ class Engine:
         load.waiters.clear()
         self._retry = True
         self._wake_up()
+
+    # ------------------------------------------------------------------ prefetch
+
+    def _prefetch(self) -> None:
+        """Copy up ahead what the policy wants, unless somebody waits for blocks."""
+        if self.manager.policy.prefetch is None or self._blocked:
+            return
+        situation = Situation(not self._prefilling, self._step_blocks(), self.copies.num_prefetching)
+        for load in self.manager.prefetch(situation, self.env.now):
+            self.copies.start_prefetch(load)
+        self.copies.start_offloads()
+
+    def _step_blocks(self) -> int:
+        """Blocks that the link copies during one decode iteration (paper §4.3: S_bw), by running means."""
+        if self._num_pure_decodes:
+            step_s = self._decode_wall_s / self._num_pure_decodes
+        else:
+            step_s = self._decodes_s(1)
+        return int(step_s * self.copies.h2d_bytes_per_s / self.copies.block_bytes)
+
+    def _cancel_prefetches(self) -> bool:
+        """Take back the prefetches whose copies have not begun; whether there were any."""
+        taken = self.copies.take_back_prefetches()
+        for load in taken:
+            self.manager.cancel(load, self.env.now)
+        return bool(taken)
 
     # ------------------------------------------------------------------ prefill
 
@@ -250,7 +307,7 @@ class Engine:
         self._retry = True  # what waits may find more, and so need less
         if not request.num_generated:
             request.first_token_at_s = self.env.now
-            self.manager.workflow_moved(request.workflow, request.call.call_index)
+            self.manager.call_computed(request.described, request.position, self.env.now)
         request.num_generated += 1
         if request.num_generated >= request.call.num_output_tokens:
             self._end(request)
@@ -266,9 +323,11 @@ class Engine:
                 return self.manager.grow(needed, "", self.env.now)
             has_grown = self.manager.grow(needed, self._growing_workflow(), self.env.now)
             self.copies.start_offloads()
-            self._retry = self._retry or self.config.request_order == "lpm"  # another may be first now
+            self._retry = self._retry or not self._is_fcfs  # another may be first now
             if has_grown:
                 return True
+            if self._cancel_prefetches():
+                continue
             if self.manager.tiers.is_making_room or len(self.running) == 1:
                 return False
             self._preempt(next(reversed(self.running)))
@@ -284,6 +343,8 @@ class Engine:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
         if not self.config.fuse or (self.waiting and self._may_retry()):
             return 1
+        if self.manager.policy.prefetch is not None and not self._step_blocks():
+            return 1  # it grows with each iteration, and once it is a block there is something to do
         decoding = self._decoding
         most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()
@@ -303,12 +364,16 @@ class Engine:
 
         An arrival changes nothing while the queue's head waits for blocks or all sequences are taken.
         """
-        waits_for_blocks = self._blocked and self.config.request_order == "fcfs"
-        if waits_for_blocks or self.num_running >= self.config.max_sequences:
-            horizon_s = self.copies.next_load_end_s
+        copies = self.copies
+        prefetches = self.manager.policy.prefetch is not None
+        waits_for_blocks = self._blocked and self._is_fcfs
+        if not prefetches and (waits_for_blocks or self.num_running >= self.config.max_sequences):
+            horizon_s = copies.next_load_end_s
         else:
             horizon_s = self.env.peek()
-        return min(horizon_s, self.copies.next_offload_end_s) if self._blocked else horizon_s
+        if self.waiting:
+            horizon_s = min(horizon_s, self._ask_again_s)
+        return min(horizon_s, copies.next_offload_end_s) if self._blocked or prefetches else horizon_s
 
     def _decodes_s(self, num_iterations: int) -> float:
         return self.cost.decode_run_s(self._decoding.num_sequences, self._decoding.context, num_iterations)
@@ -331,6 +396,7 @@ class Engine:
         self.manager.finish(request.lease, answer, request.num_held_tokens, now_s)
         request.ended_at_s = now_s
         self._retry = True
+        self.manager.call_ended(request.described, request.position, now_s)
         self.on_end(request)
 
     def _preempt(self, request: Request) -> None:

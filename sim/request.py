@@ -17,6 +17,7 @@ class Request:
         "admission",
         "admitted_at_s",
         "call",
+        "described",
         "ended_at_s",
         "finish_at",
         "first_token_at_s",
@@ -40,9 +41,17 @@ class Request:
     misses: Misses
     lease: Lease
 
-    def __init__(self, workflow: Workflow, call: Call, path: BlockPath, submitted_at_s: float) -> None:
+    def __init__(
+        self,
+        workflow: Workflow,
+        call: Call,
+        path: BlockPath,
+        submitted_at_s: float,
+        described: Workflow | None = None,
+    ) -> None:
         self.workflow = workflow
         self.call = call
+        self.described = workflow if described is None else described  # as the client tells it
         self.path = path
         self.num_prompt_tokens = path.num_tokens
         self.submitted_at_s = submitted_at_s
@@ -55,6 +64,16 @@ class Request:
         self.num_recomputed = 0
         self.finish_at = 0  # the engine's decode iteration at whose end the last token is out
         self.residue = 0  # it takes a new block in decode iterations ≡ residue (mod block size)
+
+    @property
+    def position(self) -> int:
+        """The call's index in its workflow."""
+        return self.call.call_index
+
+    @property
+    def agent(self) -> str:
+        """Who makes the call, as the client tells it."""
+        return self.described.calls[self.call.call_index].agent
 
     @property
     def num_held_tokens(self) -> int:

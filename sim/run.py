@@ -20,7 +20,7 @@ import pbkv
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import make_policy
+from pbkv.cache.named import make_policy
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.recorder import Recorder

@@ -7,7 +7,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.policy import PolicyOptions, make_policy
+from pbkv.cache.named import make_policy
+from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import TABLES
@@ -52,6 +53,7 @@ class Settings:
     write_mode: WriteMode = WriteMode.WRITE_THROUGH
     whole_nodes: bool = True
     watermark_ratio: float = 0.01  # of the GPU tier, kept at admission (vLLM)
+    prefill_reserve_tokens: int | None = None  # left free by prefetches; None: one prefill chunk (paper §4.3)
     engine: EngineConfig | None = None  # None: with the profile's token budget
     unknown_gap_s: float = 0.0
     sample_every_s: float = 1.0
@@ -94,7 +96,15 @@ class Settings:
             write_mode=self.write_mode,
             whole_nodes=self.whole_nodes,
             watermark_blocks=int(cell.gpu_blocks * self.watermark_ratio),
+            prefetch_reserve_blocks=self._prefetch_reserve_blocks(),
         )
+
+    def _prefetch_reserve_blocks(self) -> int:
+        """What a prefetch leaves free: one prefill chunk unless told otherwise."""
+        reserve = self.prefill_reserve_tokens
+        if reserve is None:
+            reserve = self.engine_config().max_batched_tokens
+        return -(-reserve // self.block_size)
 
     def engine_config(self) -> EngineConfig:
         """Limits of the batch: as given, or usual on the profile's hardware."""

@@ -11,7 +11,7 @@ import pytest
 
 from pbkv.analysis import load
 from pbkv.cache.config import WriteMode
-from pbkv.cache.policy import POLICIES
+from pbkv.cache.named import POLICIES
 from pbkv.sim import Settings, load_profile, simulate
 from pbkv.sim.curve import hit_curve
 from pbkv.traces.reader import Trace
@@ -28,6 +28,8 @@ CURVE = {
     "random": (7610, 12061, 18434),
     "lae": (6894, 11206, 21268),
     "pbkv-he": (11556, 17377, 21268),
+    "pbkv": (11556, 17377, 21268),  # no host tier, nothing to prefetch
+    "pbkv-aggressive": (11556, 17377, 21268),
 }
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
@@ -40,6 +42,8 @@ SIMULATED = {
     "random": (543, 247808, 1760, 88832, 10337, 10227),
     "lae": (657, 323728, 0, 14672, 5578, 5578),
     "pbkv-he": (582, 328256, 144, 10000, 5301, 5292),
+    "pbkv": (582, 328320, 80, 10000, 5301, 5292),
+    "pbkv-aggressive": (610, 327456, 0, 10944, 5328, 5315),
 }
 WRITE_MODES = {
     "write-through": (539, 261408, 10528, 66464, 9521, 8863),

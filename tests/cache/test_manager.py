@@ -13,7 +13,7 @@ from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import Admission, Load, Misses
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import POLICIES, make_policy
+from pbkv.cache.named import POLICIES, make_policy
 from pbkv.traces.errors import ConfigError, InvariantError
 from pbkv.traces.schema import Call
 from tests.strategies import calls

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.manager import CacheManager
+from pbkv.cache.named import make_policy
 from pbkv.cache.pbkv import DiscountedReuse
-from pbkv.cache.policy import PolicyOptions, make_policy
+from pbkv.cache.policy import PolicyOptions
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.schema import Call, Workflow
 
@@ -41,10 +42,10 @@ class World:
         admission = self.manager.admit(path, flow.workflow_id, self.now_s, agent=call.agent)
         assert admission is not None
         self.manager.commit(admission.lease, self.now_s)
-        self.manager.workflow_moved(flow, position)
+        self.manager.call_computed(flow, position, self.now_s)
         self.manager.finish(admission.lease, None, 8, self.now_s)
         if position == len(flow.calls) - 1:
-            self.manager.workflow_ended(flow)
+            self.manager.workflow_ended(flow, self.now_s)
         self.manager.check_invariants()
 
     def holds(self, flow: Workflow, position: int) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import make_policy
+from pbkv.cache.named import make_policy
 from pbkv.traces.schema import Call
 from tests.cache.twin import KEYS, NaiveCache, tokens_of
 from tests.strategies import calls

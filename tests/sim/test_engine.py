@@ -10,7 +10,7 @@ import simpy
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import make_policy
+from pbkv.cache.named import make_policy
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.driver import Driver

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.policy import make_policy
+from pbkv.cache.named import POLICIES, make_policy
+from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
@@ -38,7 +39,7 @@ def play(
     link_bytes_per_s: float,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
-    manager = CacheManager(cache, table, make_policy(policy, 1))
+    manager = CacheManager(cache, table, make_policy(policy, 1, PolicyOptions(inherit="learned")))
     profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
     engine = Engine(env, manager, profile, engine_config)
     ended: list[Request] = []
@@ -71,13 +72,14 @@ def facts(request: Request) -> dict[str, Any]:
     gpu_blocks=st.integers(17, 40),
     host_blocks=st.sampled_from([0, 8, 40]),
     mode=st.sampled_from(list(WriteMode)),
-    policy=st.sampled_from(["lru", "fifo", "lfu", "slru", "random", "lae", "pbkv-he"]),
+    policy=st.sampled_from(POLICIES),
     whole_nodes=st.booleans(),
     order=st.sampled_from(["fcfs", "lpm"]),
     sequences=st.sampled_from([1, 2, 8]),
     budget=st.sampled_from([9, 16, 64]),
     concurrency=st.sampled_from([None, 1, 2, 5]),
     link_bytes_per_s=st.sampled_from(LINKS_BYTES_PER_S),
+    reserve=st.sampled_from([0, 3, 12]),
 )
 @settings(max_examples=300, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
@@ -92,8 +94,18 @@ def test_fused_and_token_by_token_tell_the_same_story(
     budget: int,
     concurrency: int | None,
     link_bytes_per_s: float,
+    reserve: int,
 ) -> None:
-    cache = CacheConfig(gpu_blocks, host_blocks, 4, mode, whole_nodes, min_load_tokens=2, watermark_blocks=1)
+    cache = CacheConfig(
+        gpu_blocks,
+        host_blocks,
+        4,
+        mode,
+        whole_nodes,
+        min_load_tokens=2,
+        watermark_blocks=1,
+        prefetch_reserve_blocks=reserve,
+    )
     stories = [
         play(
             trace,
@@ -115,5 +127,6 @@ def test_fused_and_token_by_token_tell_the_same_story(
     ago_s = [request.misses.evicted_ago_s or 0.0 for request in reference]
     assert [request.misses.evicted_ago_s or 0.0 for request in fused] == pytest.approx(ago_s, abs=1e-9)
     assert fused_engine.num_iterations == engine.num_iterations
+    assert fused_engine.manager.tiers.prefetched == engine.manager.tiers.prefetched
     assert fused_engine.copies.h2d.busy_s == pytest.approx(engine.copies.h2d.busy_s, rel=TOLERANCE)
     assert len(fused) == sum(len(workflow.calls) for workflow in trace)
