@@ -30,7 +30,7 @@ from pbkv.cache.follower import Follower
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import Situation
 from pbkv.cache.tiers import Tiers, event_of
-from pbkv.cache.tree import Node, follow, parent_of
+from pbkv.cache.tree import Node, follow
 from pbkv.traces.errors import InvariantError
 from pbkv.traces.schema import Workflow
 
@@ -174,12 +174,11 @@ class CacheManager:
         if left > 0:
             may_go = prefetch.displaceable(tiers)
             while left > 0 and (node := tiers.ahead.peek()) is not None and prefetch.wants(node):
-                parent = parent_of(node)
-                self.tree.pin(parent)  # it may be a victim itself
+                self.tree.pin(node)  # it may be a victim itself, or its parent
                 num_blocks = tiers.make_room_ahead(min(left, node.num_blocks), may_go, node.owner, now_s)
                 if num_blocks > 0:
                     loads.append(self._start_prefetch(node, num_blocks, now_s))
-                tiers.unpin(parent)
+                tiers.unpin(node)
                 if num_blocks <= 0:
                     break
                 left -= num_blocks

@@ -85,9 +85,10 @@ class AggressivePrefetch(ConservativePrefetch):
 
         def may_go(victim: Node) -> bool:
             nonlocal left
-            if victim.tags:
-                left -= victim.num_blocks
-            return left >= 0
+            if not victim.tags:
+                return True
+            left -= victim.num_blocks
+            return left >= 0 and tiers.free_blocks >= tiers.config.prefetch_reserve_blocks
 
         return may_go
 
