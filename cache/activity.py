@@ -158,13 +158,17 @@ class Activity(Follower):
 
     def score(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
-        active, readers = self._active, self._inheritance.readers
-        return sum(active[tag].worth_of(readers(agents)) for tag, agents in (node.tags or {}).items())
+        total, active, readers = 0.0, self._active, self._inheritance.readers
+        for tag, agents in (node.tags or {}).items():
+            total += active[tag].worth_of(readers(agents))
+        return total
 
     def value(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · P_w, one step ahead (paper, eq. 1)."""
-        active, readers = self._active, self._inheritance.readers
-        return sum(active[tag].next_worth_of(readers(agents)) for tag, agents in (node.tags or {}).items())
+        total, active, readers = 0.0, self._active, self._inheritance.readers
+        for tag, agents in (node.tags or {}).items():
+            total += active[tag].next_worth_of(readers(agents))
+        return total
 
     def queued(self, node: Node) -> None:
         """``node`` is a candidate of a queue from now on."""

@@ -48,6 +48,7 @@ class CacheManager:
         self.policy = policy
         self.tree = self.tiers.tree
         self.private_blocks = 0
+        self.is_clearing_ahead = False  # the last prefetch made room, but not enough: the next makes more
         self._num_leases = 0
         following = policy.followers
         self._submitted = [f.submitted for f in following if type(f).submitted is not Follower.submitted]
@@ -167,10 +168,12 @@ class CacheManager:
     def prefetch(self, situation: Situation, now_s: float) -> list[Load]:
         """The copies to start ahead of demand, if the policy has a prefetch; one a node, in order."""
         tiers, prefetch = self.tiers, self.policy.prefetch
-        if prefetch is None or tiers.ahead is None:
+        self.is_clearing_ahead = False
+        if prefetch is None or tiers.ahead is None or tiers.is_making_room:
             return []
         tiers.note_time(now_s)
         left, loads = prefetch.budget(situation), list[Load]()
+        free_before = tiers.free_blocks
         if left > 0:
             may_go = prefetch.displaceable(tiers)
             while left > 0 and (node := tiers.ahead.peek()) is not None and prefetch.wants(node):
@@ -182,6 +185,7 @@ class CacheManager:
                 if num_blocks <= 0:
                     break
                 left -= num_blocks
+        self.is_clearing_ahead = not loads and tiers.free_blocks > free_before
         return loads
 
     def cancel(self, load: Load, now_s: float) -> None:

@@ -85,10 +85,9 @@ class AggressivePrefetch(ConservativePrefetch):
 
         def may_go(victim: Node) -> bool:
             nonlocal left
-            if not victim.tags:
-                return True
-            left -= victim.num_blocks
-            return left >= 0 and tiers.free_blocks >= tiers.config.prefetch_reserve_blocks
+            if victim.tags:
+                left -= victim.num_blocks
+            return left >= 0
 
         return may_go
 

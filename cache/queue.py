@@ -16,6 +16,9 @@ class Order(Protocol):
     def key(self, node: Node) -> Any: ...
 
 
+_Entry = tuple[Any, int, int, "Node"]  # key, the deeper first, the earlier first
+
+
 class CandidateQueue:
     """A lazy heap of candidates that survives from one decision to the next.
 
@@ -26,38 +29,44 @@ class CandidateQueue:
     """
 
     def __init__(self, order: Order, is_candidate: Callable[[Node], bool]) -> None:
-        self._order = order
+        self._key = order.key
         self._is_candidate = is_candidate
         self._evicted: Callable[[Node], None] | None = getattr(order, "evicted", None)
         self._queued: Callable[[Node], None] | None = getattr(order, "queued", None)
-        self._heap: list[tuple[Any, int, int, Node]] = []
-        self._valid: dict[int, int] = {}  # number of the valid entry, by the node's serial
+        self._heap: list[_Entry] = []
+        self._valid: dict[int, _Entry] = {}  # by the node's serial
         self._num_pushed = 0
 
     def add(self, node: Node) -> None:
         """``node`` may be a candidate now (whether it is, is asked again when it comes up)."""
-        if (self._queued or node.serial not in self._valid) and self._is_candidate(node):
-            self._push(node)
+        if self._queued or node.serial not in self._valid:
+            self.update(node)
 
     def update(self, node: Node) -> None:
-        """The key of ``node`` may have changed, in either direction."""
-        if self._is_candidate(node):
-            self._push(node)
+        """The key of ``node`` may have changed, in either direction. One that rose is replaced later."""
+        if not self._is_candidate(node):
+            return
+        key, entry = self._key(node), self._valid.get(node.serial)
+        if entry is None or key < entry[0]:
+            self._push(node, key)
+        if self._queued:
+            self._queued(node)
 
     def peek(self) -> Node | None:
         """The candidate that comes first; None if there is none."""
-        heap, key, valid = self._heap, self._order.key, self._valid
+        heap, valid = self._heap, self._valid
         while heap:
-            entry_key, _, number, node = heap[0]
-            if valid.get(node.serial) == number:
-                if not self._is_candidate(node):
-                    del valid[node.serial]
-                elif key(node) == entry_key:
-                    return node
-                else:
+            entry = heap[0]
+            node = entry[3]
+            if valid.get(node.serial) is entry:
+                if self._is_candidate(node):
+                    key = self._key(node)
+                    if key == entry[0]:
+                        return node
                     heappop(heap)
-                    self._push(node)
+                    self._push(node, key)
                     continue
+                del valid[node.serial]
             heappop(heap)
         return None
 
@@ -71,15 +80,10 @@ class CandidateQueue:
                 self._evicted(node)
         return node
 
-    def _push(self, node: Node) -> None:
+    def _push(self, node: Node, key: Any) -> None:
         self._num_pushed += 1
-        self._valid[node.serial] = self._num_pushed
-        heappush(self._heap, (self._order.key(node), -node.end, self._num_pushed, node))
-        if self._queued:
-            self._queued(node)
-            if len(self._heap) > 4 * len(self._valid) + 64:
-                self._compact()
-
-    def _compact(self) -> None:
-        self._heap[:] = [entry for entry in self._heap if self._valid.get(entry[3].serial) == entry[2]]
-        heapify(self._heap)
+        entry = self._valid[node.serial] = (key, -node.end, self._num_pushed, node)
+        heappush(self._heap, entry)
+        if len(self._heap) > 4 * len(self._valid) + 64:
+            self._heap[:] = self._valid.values()
+            heapify(self._heap)

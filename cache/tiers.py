@@ -72,10 +72,12 @@ class Tiers:
     def rescored(self, nodes: Sequence[Node]) -> None:
         """What is expected of ``nodes`` has changed, and so perhaps who goes first."""
         for node in nodes:
-            self._gpu_queue.update(node)
-            self._host_queue.update(node)
-            if self.ahead is not None:
-                self.ahead.update(node)
+            if node.gpu:
+                self._gpu_queue.update(node)
+            else:
+                self._host_queue.update(node)
+                if self.ahead is not None:
+                    self.ahead.update(node)
 
     def split(self, node: Node, at_block: int) -> Node:
         """Cut ``node`` at ``at_block``; the new upper half."""

@@ -343,8 +343,12 @@ class Engine:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
         if not self.config.fuse or (self.waiting and self._may_retry()):
             return 1
-        if self.manager.policy.prefetch is not None and not self._step_blocks():
-            return 1  # it grows with each iteration, and once it is a block there is something to do
+        if self.manager.policy.prefetch is not None and (
+            self.manager.is_clearing_ahead or not self._step_blocks()
+        ):
+            return (
+                1  # a block a step comes with longer steps: the next iteration may do what this one could not
+            )
         decoding = self._decoding
         most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()
