@@ -90,9 +90,7 @@ class Activity(Follower):
     def touched(self, node: Node, lease: Lease) -> None:
         bit = self._bits.get(lease.agent) or self._bits.setdefault(lease.agent, 1 << len(self._bits))
         workflow_id = lease.owner
-        expectation = self._active.get(workflow_id)
-        if expectation is None:
-            expectation = self._active[workflow_id] = Expectation()
+        expectation = self._active.get(workflow_id) or self._activate(workflow_id)
         expectation.paths[bit] = lease.path
         at = node
         while at.parent is not None:
@@ -111,9 +109,7 @@ class Activity(Follower):
             at = at.parent
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        expectation = self._active.get(workflow.workflow_id)
-        if expectation is None:
-            return NOTHING
+        expectation = self._activate(workflow.workflow_id)
         agent_bit = self._bits.get(workflow.calls[position].agent, 0)
         self._inheritance.learn(expectation.paths, agent_bit)
         if self._predictor is None:
@@ -124,6 +120,12 @@ class Activity(Follower):
         if self._predictor is not None:
             self._predictor.end(workflow)
         return self._retire(workflow.workflow_id)
+
+    def _activate(self, workflow_id: str) -> Expectation:
+        expectation = self._active.get(workflow_id)
+        if expectation is None:
+            expectation = self._active[workflow_id] = Expectation()
+        return expectation
 
     def _expect(self, expectation: Expectation, forecast: Forecast, agents: Iterable[str]) -> Changed:
         bits = [
@@ -181,7 +183,7 @@ class TimedActivity(Activity):
 
     A workflow of which nothing has been heard for ``idle_timeout_s`` is retired as if it had ended, until
     it is heard of again (an end message may be lost: paper §4.2 does not say what then). A forecast is
-    known ``forecast_delay_s`` after its prompt was computed.
+    known ``forecast_delay_s`` after its prompt was computed. Both are due before whatever happens next.
     """
 
     def __init__(
@@ -201,29 +203,32 @@ class TimedActivity(Activity):
         self._late: deque[tuple[float, str, Forecast, list[str]]] = deque()
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        name = workflow.workflow_id
+        changed, name = self.passed(now_s), workflow.workflow_id
         self._num_calls[name] = self._num_calls.get(name, 0) + 1
         self._last_seen_s.pop(name, None)
-        return NOTHING
+        return changed
 
     def call_ended(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        name = workflow.workflow_id
+        changed, name = self.passed(now_s), workflow.workflow_id
         self._num_calls[name] -= 1
         if not self._num_calls[name]:
             del self._num_calls[name]
             self._last_seen_s[name] = now_s
-        return NOTHING
+        return changed
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        changed = self.passed(now_s)
         if not self._forecast_delay_s or self._predictor is None:
-            return super().computed(workflow, position, now_s)
+            return [*changed, *super().computed(workflow, position, now_s)]
+        self._activate(workflow.workflow_id)
         forecast, agents = self._predictor.forecast(workflow, position), list(self._predictor.agents)
         self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
-        return NOTHING
+        return changed
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
+        changed = self.passed(now_s)
         self._last_seen_s.pop(workflow.workflow_id, None)
-        return super().ended(workflow, now_s)
+        return [*changed, *super().ended(workflow, now_s)]
 
     def passed(self, now_s: float) -> Changed:
         changed: list[Node] = []
@@ -238,3 +243,8 @@ class TimedActivity(Activity):
             del self._last_seen_s[name]
             changed += self._retire(name)
         return changed
+
+    def next_due_s(self) -> float:
+        forecast_s = self._late[0][0] if self._late else float("inf")
+        silent_s = next(iter(self._last_seen_s.values()), float("inf")) + self._idle_timeout_s
+        return min(forecast_s, silent_s)

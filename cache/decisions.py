@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pbkv.cache.tree import Node
 
 EventKind = Literal["evict", "demote", "drop", "offload", "load", "prefetch", "cancel"]
-Reason = Literal["admit", "grow", "host_room", "write", "prefetch"]
+Reason = Literal["admit", "grow", "host_room", "write", "early", "prefetch"]
 
 
 class CacheEvent(NamedTuple):

@@ -1,7 +1,7 @@
 """Eviction orders that look at a node alone: what every engine has, and the controls.
 
-An order gives a leaf a key; the smallest goes first. Among equal keys the deeper leaf goes first,
-then the one that became a candidate earlier.
+An order gives a leaf a key; the smallest goes first. Among equal keys the deeper leaf goes first, then
+the older one.
 """
 
 from __future__ import annotations

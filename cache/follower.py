@@ -45,3 +45,7 @@ class Follower:
     def passed(self, now_s: float) -> Changed:
         """It is ``now_s``, and room is about to be made: what has changed by time alone."""
         return NOTHING
+
+    def next_due_s(self) -> float:
+        """The next instant at which `passed` may have something to say (inf: never)."""
+        return float("inf")

@@ -16,7 +16,7 @@ class Order(Protocol):
     def key(self, node: Node) -> Any: ...
 
 
-_Entry = tuple[Any, int, int, "Node"]  # key, the deeper first, the earlier first
+_Entry = tuple[Any, int, int, int, "Node"]  # key; the deeper, then the older node first; number of the push
 
 
 class CandidateQueue:
@@ -25,7 +25,8 @@ class CandidateQueue:
     One entry of a node is valid, its latest. The entry of a node that is no candidate any more is dropped
     when it comes up; that of a node used meanwhile is replaced then. So a touch costs nothing, and a
     decision O(log n). An order whose keys can fall has ``queued``: it is told of each entry made, and
-    whoever knows that a key has changed calls ``update``. Among equal keys the deeper node comes first.
+    whoever knows that a key has changed calls ``update``. Among equal keys the deeper node comes
+    first, then the older one.
     """
 
     def __init__(self, order: Order, is_candidate: Callable[[Node], bool]) -> None:
@@ -57,7 +58,7 @@ class CandidateQueue:
         heap, valid = self._heap, self._valid
         while heap:
             entry = heap[0]
-            node = entry[3]
+            node = entry[4]
             if valid.get(node.serial) is entry:
                 if self._is_candidate(node):
                     key = self._key(node)
@@ -70,8 +71,18 @@ class CandidateQueue:
             heappop(heap)
         return None
 
+    def leading(self, num_blocks: int) -> list[Node]:
+        """The candidates that come first, in order, until they hold ``num_blocks``; they stay queued."""
+        entries, held = list[_Entry](), 0
+        while held < num_blocks and (node := self.peek()) is not None:
+            entries.append(heappop(self._heap))
+            held += node.num_blocks
+        for entry in entries:
+            heappush(self._heap, entry)
+        return [entry[4] for entry in entries]
+
     def pop(self) -> Node | None:
-        """The same, no longer queued."""
+        """The candidate that comes first, no longer queued; None if there is none."""
         node = self.peek()
         if node is not None:
             heappop(self._heap)
@@ -82,7 +93,7 @@ class CandidateQueue:
 
     def _push(self, node: Node, key: Any) -> None:
         self._num_pushed += 1
-        entry = self._valid[node.serial] = (key, -node.end, self._num_pushed, node)
+        entry = self._valid[node.serial] = (key, -node.end, node.serial, self._num_pushed, node)
         heappush(self._heap, entry)
         if len(self._heap) > 4 * len(self._valid) + 64:
             self._heap[:] = self._valid.values()

@@ -39,7 +39,7 @@ class Tiers:
         self.is_exclusive = config.write_mode is WriteMode.EXCLUSIVE
         self.prefetched = PrefetchCounts()
         self._touched = [f.touched for f in policy.followers if type(f).touched is not Follower.touched]
-        self._passed = [f.passed for f in policy.followers if type(f).passed is not Follower.passed]
+        self._timed = [f for f in policy.followers if type(f).passed is not Follower.passed]
         self._gpu_queue = CandidateQueue(policy.gpu_order, _is_gpu_candidate)
         self._host_queue = CandidateQueue(policy.host_order, _is_host_candidate)
         self.ahead = CandidateQueue(policy.prefetch, _is_ahead_candidate) if policy.prefetch else None
@@ -57,7 +57,7 @@ class Tiers:
 
     def touch(self, nodes: Sequence[Node], lease: Lease, now_s: float) -> None:
         """``lease`` uses ``nodes``, from the top; in the write-through modes their copies may be due now."""
-        writes = self._write_at is not None
+        writes, gives_up = self._write_at is not None, self.is_exclusive and self.config.early_blocks
         for node in nodes:
             node.last_access_s = now_s
             node.num_hits += 1
@@ -65,6 +65,8 @@ class Tiers:
                 self._write(node, now_s)
             if node.prefetched:
                 self._use_prefetched(node)
+            if gives_up and node.host and node.gpu and not (node.load or node.offload):
+                self.release_host(node)  # copied down early, and wanted after all
         if nodes:
             for touched in self._touched:
                 touched(nodes[-1], lease)
@@ -135,10 +137,14 @@ class Tiers:
         self._evict_until(num_blocks + reserve, may_go, by, "prefetch", now_s)
         return min(num_blocks, self.free_blocks - reserve)
 
+    def next_due_s(self) -> float:
+        """When the policy may next see things otherwise by time alone."""
+        return min((follower.next_due_s() for follower in self._timed), default=float("inf"))
+
     def note_time(self, now_s: float) -> None:
         """Tell the policy what time it is, before it is asked to choose."""
-        for passed in self._passed:
-            self.rescored(passed(now_s))
+        for follower in self._timed:
+            self.rescored(follower.passed(now_s))
 
     def _evict_until(
         self, num_blocks: int, may_go: Callable[[Node], bool], by: str, reason: Reason, now_s: float
@@ -196,6 +202,19 @@ class Tiers:
         for key in node.keys:
             self.evicted[key] = gone
         self._host_queue.add(parent_of(node))
+
+    @property
+    def copies_early(self) -> bool:
+        """Whether an idle link copies down what will be evicted next, so that eviction need not wait."""
+        return self._writes_at_eviction and self.config.early_blocks > 0
+
+    def offload_early(self, now_s: float) -> None:
+        """Begin to copy down those of the next victims that have no host copy yet."""
+        self.note_time(now_s)
+        for node in self._gpu_queue.leading(self.config.early_blocks):
+            if not node.host and self._make_host_room(node.num_blocks, node.owner, now_s):
+                event = event_of("offload", node, node.num_blocks, node.owner, "early", now_s)
+                self._start_offload(node, event, False)
 
     # ------------------------------------------------------------------ room on the host
 

@@ -99,6 +99,10 @@ def simulate(
     write_mode: Annotated[
         str, typer.Option(help="write-through, write-through-selective, write-back or exclusive.")
     ] = "write-through",
+    early_offload: Annotated[
+        bool,
+        typer.Option("--early-offload", help="Modes that copy at eviction: copy while the link is idle."),
+    ] = False,
     block_eviction: Annotated[
         bool, typer.Option("--block-eviction", help="Evict blocks and not whole nodes.")
     ] = False,
@@ -114,6 +118,13 @@ def simulate(
     skip_too_long: Annotated[
         bool, typer.Option("--skip-too-long", help="Leave out workflows that do not fit into the GPU tier.")
     ] = False,
+    faults: Annotated[
+        str,
+        typer.Option(
+            help="What clients get wrong: lost-end=SHARE,late-end=S,wrong-agent=SHARE,"
+            "missing-agent=SHARE,no-tool-times."
+        ),
+    ] = "",
     cache_events: Annotated[bool, typer.Option(help="Write cache_events.parquet.")] = True,
     token_by_token: Annotated[
         bool, typer.Option("--token-by-token", help="Reference mode: an event for each decode iteration.")
@@ -125,6 +136,7 @@ def simulate(
     from pbkv.cache.policy import PolicyOptions
     from pbkv.console import simulate_to
     from pbkv.sim.config import EngineConfig
+    from pbkv.sim.faults import Faults
     from pbkv.sim.profile import load_profile
     from pbkv.sim.settings import Settings
     from pbkv.traces.sources import open_trace
@@ -153,6 +165,7 @@ def simulate(
         shuffle=_choice("--order", order, "file", "shuffled") == "shuffled",
         block_size=block_size,
         write_mode=WriteMode.named(write_mode),
+        early_offload=early_offload,
         whole_nodes=not block_eviction,
         engine=EngineConfig(
             hardware.max_batched_tokens if max_batched_tokens is None else max_batched_tokens,
@@ -163,6 +176,7 @@ def simulate(
         unknown_gap_s=unknown_gap_s,
         sample_every_s=sample_every_s,
         skip_too_long=skip_too_long,
+        faults=Faults.parse(faults),
         cache_events=cache_events,
     )
     with ExitStack() as stack:

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
     from pbkv.cache.blocks import PathTable
     from pbkv.sim.engine import Engine
+    from pbkv.sim.faults import Client
     from pbkv.traces.schema import Call, Workflow
 
 
 class LiveWorkflow:
     """A released workflow: what of it is still to come. Its ids mean something within ``namespace``."""
 
-    __slots__ = ("children", "namespace", "num_awaited", "num_left", "released_at_s", "workflow")
+    __slots__ = ("children", "described", "namespace", "num_awaited", "num_left", "released_at_s", "workflow")
 
-    def __init__(self, workflow: Workflow, namespace: int, released_at_s: float) -> None:
+    def __init__(self, workflow: Workflow, described: Workflow, namespace: int, released_at_s: float) -> None:
         self.workflow = workflow
+        self.described = described  # as the client tells it
         self.namespace = namespace
         self.released_at_s = released_at_s
         self.num_left = len(workflow.calls)
@@ -53,6 +55,7 @@ class Driver:
         engine: Engine,
         table: PathTable,
         unknown_gap_s: float,
+        client: Client,
         on_call_end: Callable[[Request], None],
         on_workflow_end: Callable[[LiveWorkflow], None],
     ) -> None:
@@ -61,6 +64,7 @@ class Driver:
         self._engine = engine
         self._table = table
         self._unknown_gap_s = unknown_gap_s
+        self._client = client
         self._on_call_end = on_call_end
         self._on_workflow_end = on_workflow_end
         self._next: Callable[[], None] = _nothing
@@ -96,7 +100,7 @@ class Driver:
             self._release(namespace, workflow)
 
     def _release(self, namespace: int, workflow: Workflow) -> None:
-        live = LiveWorkflow(workflow, namespace, self._env.now)
+        live = LiveWorkflow(workflow, self._client.describe(workflow), namespace, self._env.now)
         self.live[workflow.workflow_id] = live
         for call in workflow.calls:
             if not call.parent_indices:
@@ -112,7 +116,7 @@ class Driver:
 
     def _submit(self, live: LiveWorkflow, call: Call) -> None:
         path = self._table.path(call.segment_ids, call.segment_tokens, live.namespace)
-        self._engine.submit(Request(live.workflow, call, path, self._env.now))
+        self._engine.submit(Request(live.workflow, call, path, self._env.now, live.described))
 
     def _end_call(self, request: Request) -> None:
         self._on_call_end(request)
@@ -124,9 +128,18 @@ class Driver:
                 self._submit_when_due(live, live.workflow.calls[index])
         if not live.num_left:
             del self.live[request.workflow.workflow_id]
-            self._engine.manager.workflow_ended(request.described, self._env.now)
+            self._say_end(live)
             self._on_workflow_end(live)
             self._next()
+
+    def _say_end(self, live: LiveWorkflow) -> None:
+        """The client's end message, if and when it comes."""
+        delay_s, manager = self._client.end_delay_s(live.workflow), self._engine.manager
+        if delay_s == 0:
+            manager.workflow_ended(live.described, self._env.now)
+        elif delay_s is not None:
+            said = self._env.timeout(delay_s)
+            said.callbacks.append(lambda _: manager.workflow_ended(live.described, self._env.now))
 
 
 def _nothing() -> None:

@@ -93,7 +93,9 @@ class Engine:
             if self.env.now >= self._sample_at_s:
                 self._sample()
             self._admit()
-            if not self._reserve_next_token():
+            has_room = self._reserve_next_token()
+            self._offload_early()
+            if not has_room:
                 yield self._next_copy()
                 self._end_offloads()
             elif self._prefilling:
@@ -242,7 +244,14 @@ class Engine:
         self._retry = True
         self._wake_up()
 
-    # ------------------------------------------------------------------ prefetch
+    # ------------------------------------------------------------------ copies ahead of need
+
+    def _offload_early(self) -> None:
+        """An idle link copies down what is about to be evicted."""
+        tiers = self.manager.tiers
+        if tiers.copies_early and not self.copies.d2h.is_busy_at(self.env.now):
+            tiers.offload_early(self.env.now)
+            self.copies.start_offloads()
 
     def _prefetch(self) -> None:
         """Copy up ahead what the policy wants, unless somebody waits for blocks."""
@@ -368,16 +377,20 @@ class Engine:
 
         An arrival changes nothing while the queue's head waits for blocks or all sequences are taken.
         """
-        copies = self.copies
-        prefetches = self.manager.policy.prefetch is not None
+        copies, tiers = self.copies, self.manager.tiers
+        copies_ahead = self.manager.policy.prefetch is not None or tiers.copies_early
         waits_for_blocks = self._blocked and self._is_fcfs
-        if not prefetches and (waits_for_blocks or self.num_running >= self.config.max_sequences):
+        if not copies_ahead and (waits_for_blocks or self.num_running >= self.config.max_sequences):
             horizon_s = copies.next_load_end_s
         else:
             horizon_s = self.env.peek()
         if self.waiting:
             horizon_s = min(horizon_s, self._ask_again_s)
-        return min(horizon_s, copies.next_offload_end_s) if self._blocked or prefetches else horizon_s
+        if copies_ahead:
+            horizon_s = min(horizon_s, tiers.next_due_s())
+        if self._blocked or copies_ahead:
+            horizon_s = min(horizon_s, copies.next_offload_end_s)
+        return horizon_s
 
     def _decodes_s(self, num_iterations: int) -> float:
         return self.cost.decode_run_s(self._decoding.num_sequences, self._decoding.context, num_iterations)

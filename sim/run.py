@@ -23,6 +23,7 @@ from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
+from pbkv.sim.faults import Client
 from pbkv.sim.recorder import Recorder
 from pbkv.sim.workload import check_fit, workflows_of
 from pbkv.traces.run_folder import RunFolder
@@ -37,6 +38,23 @@ _CALLS_PER_PROGRESS = 256
 
 
 @dataclass(frozen=True, slots=True)
+class PrefetchUse:
+    """What became of the bytes of a cell's prefetches (`pbkv.cache.prefetch.PrefetchCounts`).
+
+    ``num_delayed_loads`` copies on demand found the link busy with a slice of a prefetch, and waited
+    ``delayed_loads_s`` for its end, all together.
+    """
+
+    started_bytes: int
+    useful_bytes: int
+    late_bytes: int
+    wasted_bytes: int
+    cancelled_bytes: int
+    num_delayed_loads: int
+    delayed_loads_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CellResult:
     """A finished cell, for run.json: totals, and the wall time of its loop and of its records."""
 
@@ -46,14 +64,15 @@ class CellResult:
     makespan_s: float
     num_iterations: int
     num_preemptions: int
+    prefetch: PrefetchUse
     loop_wall_s: float
     records_wall_s: float
 
     def to_dict(self, settings: Settings) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "cell"}
+        values = {name: getattr(self, name) for name in self.__slots__ if name not in ("cell", "prefetch")}
         write_mode, open_loop = settings.write_mode.value, self.cell.concurrency is None
         shared = {"write_mode": write_mode, "open_loop": open_loop, "block_size": settings.block_size}
-        return {**asdict(self.cell), **shared, **values}
+        return {**asdict(self.cell), **shared, **values, "prefetch": asdict(self.prefetch)}
 
 
 def simulate(
@@ -106,7 +125,15 @@ def run_cell(
         if progress is not None and recorder.num_calls % _CALLS_PER_PROGRESS == 0:
             progress(cell, recorder.num_calls)
 
-    driver = Driver(env, engine, table, settings.unknown_gap_s, end_call, recorder.end_workflow)
+    driver = Driver(
+        env,
+        engine,
+        table,
+        settings.unknown_gap_s,
+        Client(settings.faults, cell.seed),
+        end_call,
+        recorder.end_workflow,
+    )
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
     workflows = workflows_of(traces, settings, cell)
@@ -125,8 +152,22 @@ def run_cell(
         recorder.last_end_s,
         engine.num_iterations,
         engine.num_preemptions,
+        _prefetch_use(engine),
         perf_counter() - started_at_s - records_wall_s,
         records_wall_s,
+    )
+
+
+def _prefetch_use(engine: Engine) -> PrefetchUse:
+    counts, link, size = engine.manager.tiers.prefetched, engine.copies.h2d, engine.copies.block_bytes
+    return PrefetchUse(
+        started_bytes=counts.started * size,
+        useful_bytes=counts.useful * size,
+        late_bytes=counts.late * size,
+        wasted_bytes=counts.wasted * size,
+        cancelled_bytes=counts.cancelled * size,
+        num_delayed_loads=link.num_delayed,
+        delayed_loads_s=link.delayed_s,
     )
 
 

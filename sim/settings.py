@@ -10,6 +10,7 @@ from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.named import make_policy
 from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
+from pbkv.sim.faults import Faults
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.records import TABLES
 
@@ -51,6 +52,7 @@ class Settings:
     shuffle: bool = False
     block_size: int = 16
     write_mode: WriteMode = WriteMode.WRITE_THROUGH
+    early_offload: bool = False  # modes that copy at eviction: an idle link copies the next victims ahead
     whole_nodes: bool = True
     watermark_ratio: float = 0.01  # of the GPU tier, kept at admission (vLLM)
     prefill_reserve_tokens: int | None = None  # left free by prefetches; None: one prefill chunk (paper §4.3)
@@ -58,6 +60,7 @@ class Settings:
     unknown_gap_s: float = 0.0
     sample_every_s: float = 1.0
     skip_too_long: bool = False
+    faults: Faults = Faults()  # noqa: RUF009 - frozen
     cache_events: bool = True
 
     def __post_init__(self) -> None:
@@ -96,15 +99,17 @@ class Settings:
             write_mode=self.write_mode,
             whole_nodes=self.whole_nodes,
             watermark_blocks=int(cell.gpu_blocks * self.watermark_ratio),
+            early_blocks=self._chunk_blocks() if self.early_offload else 0,
             prefetch_reserve_blocks=self._prefetch_reserve_blocks(),
         )
 
+    def _chunk_blocks(self) -> int:
+        """The blocks of one prefill chunk."""
+        return -(-self.engine_config().max_batched_tokens // self.block_size)
+
     def _prefetch_reserve_blocks(self) -> int:
-        """What a prefetch leaves free: one prefill chunk unless told otherwise."""
         reserve = self.prefill_reserve_tokens
-        if reserve is None:
-            reserve = self.engine_config().max_batched_tokens
-        return -(-reserve // self.block_size)
+        return self._chunk_blocks() if reserve is None else -(-reserve // self.block_size)
 
     def engine_config(self) -> EngineConfig:
         """Limits of the batch: as given, or usual on the profile's hardware."""
@@ -122,6 +127,7 @@ class Settings:
             "profile": self.profile.name,
             "engine": asdict(self.engine_config()),
             "policy_options": asdict(self.policy_options),
+            "faults": asdict(self.faults),
         }
 
     def _capacities(self) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from pbkv.sim.config import EngineConfig
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
+from pbkv.sim.faults import Client, Faults
 from pbkv.sim.profile import HardwareProfile
 from pbkv.sim.request import Request
 from pbkv.traces.errors import ConfigError
@@ -56,7 +57,9 @@ class World:
         self.engine = Engine(self.env, self.manager, profile(per_s), engine or EngineConfig(64, 8))
         self.ended: list[Request] = []
         self.most_live = 0
-        self.driver = Driver(self.env, self.engine, table, 0.0, self._end, lambda live: None)
+        self.driver = Driver(
+            self.env, self.engine, table, 0.0, Client(Faults(), 0), self._end, lambda live: None
+        )
 
     def closed(self, workflows: Sequence[Workflow], concurrency: int) -> dict[tuple[str, int], Request]:
         self.driver.closed_loop(iter([(0, each) for each in workflows]), concurrency)

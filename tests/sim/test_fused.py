@@ -19,6 +19,7 @@ from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
+from pbkv.sim.faults import Client, Faults
 from pbkv.sim.profile import load_profile
 from pbkv.sim.request import Request
 from pbkv.traces.schema import Workflow
@@ -27,6 +28,11 @@ from tests.strategies import workflows
 PROFILE = load_profile("a6000-qwen3-14b")
 LINKS_BYTES_PER_S = [1e5, 1e6, 1e7, 1e8, 1e10]  # a copy takes from many iterations to a fraction of one
 TIMES = ("submitted_at_s", "admitted_at_s", "ready_at_s", "first_token_at_s", "ended_at_s")
+FAULTS = {False: Faults(), True: Faults(0.3, 0.01, 0.2, 0.2, no_tool_times=True)}
+OPTIONS = {
+    False: PolicyOptions(inherit="learned"),
+    True: PolicyOptions(host_order="score", idle_timeout_s=0.05, forecast_delay_s=0.003),
+}
 TOLERANCE = 1e-9  # of the issue: the closed form sums the same terms in another order
 
 
@@ -37,9 +43,10 @@ def play(
     concurrency: int | None,
     policy: str,
     link_bytes_per_s: float,
+    faulty: bool,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
-    manager = CacheManager(cache, table, make_policy(policy, 1, PolicyOptions(inherit="learned")))
+    manager = CacheManager(cache, table, make_policy(policy, 1, OPTIONS[faulty]))
     profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
     engine = Engine(env, manager, profile, engine_config)
     ended: list[Request] = []
@@ -48,7 +55,7 @@ def play(
         ended.append(request)
         manager.check_invariants()
 
-    driver = Driver(env, engine, table, 0.0, end_call, lambda live: None)
+    driver = Driver(env, engine, table, 0.0, Client(FAULTS[faulty], 1), end_call, lambda live: None)
     stream = ((0, workflow) for workflow in trace)
     if concurrency is None:
         driver.open_loop(stream)
@@ -80,6 +87,8 @@ def facts(request: Request) -> dict[str, Any]:
     concurrency=st.sampled_from([None, 1, 2, 5]),
     link_bytes_per_s=st.sampled_from(LINKS_BYTES_PER_S),
     reserve=st.sampled_from([0, 3, 12]),
+    faulty=st.booleans(),
+    early_blocks=st.sampled_from([0, 6]),
 )
 @settings(max_examples=300, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
@@ -95,6 +104,8 @@ def test_fused_and_token_by_token_tell_the_same_story(
     concurrency: int | None,
     link_bytes_per_s: float,
     reserve: int,
+    faulty: bool,
+    early_blocks: int,
 ) -> None:
     cache = CacheConfig(
         gpu_blocks,
@@ -104,6 +115,7 @@ def test_fused_and_token_by_token_tell_the_same_story(
         whole_nodes,
         min_load_tokens=2,
         watermark_blocks=1,
+        early_blocks=early_blocks,
         prefetch_reserve_blocks=reserve,
     )
     stories = [
@@ -114,6 +126,7 @@ def test_fused_and_token_by_token_tell_the_same_story(
             concurrency,
             policy,
             link_bytes_per_s,
+            faulty,
         )
         for fuse in (True, False)
     ]
