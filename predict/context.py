@@ -10,8 +10,7 @@ All of it is known when the prompt is there: no vector depends on the call's own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import log1p
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from pbkv.traces.schema import Call, Workflow
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
+Numbers = np.ndarray[Any, Any]
+_Name = tuple[str | int, ...]
 
 KINDS = ("column", "hash", "none")
 
@@ -30,6 +31,8 @@ NUM_AMOUNTS = 8  # the logarithms of `_amounts`, one dimension each
 NUM_BUCKETS = 120  # the names of `_names`, each hashed to one of these and a sign
 HASH_DIMS = NUM_AMOUNTS + NUM_BUCKETS
 _NUM_LAST = 4  # segments at a prompt's end that are looked at, and parents' answers
+_SHORT_TOKENS = 64  # a last segment below it is named with its exact length: tools repeat short answers
+_MOST_PLACES = 65_536  # names remembered with their places
 
 
 def check_kind(kind: str) -> None:
@@ -74,59 +77,74 @@ def _check_length(where: object, workflow: Workflow, call: Call, num_dims: int) 
 
 def _hashed(workflow: Workflow) -> Vectors:
     """Amounts, and signed counts of hashed names. The same for the same calls, on any machine."""
-    vectors = np.zeros((len(workflow.calls), HASH_DIMS), np.float32)
+    amounts: list[list[float]] = []
+    places: list[int] = []
+    lengths: list[int] = []
     earlier: dict[str, int] = {}  # the last position of each agent
     turns: dict[str, int] = {}
     for position, call in enumerate(workflow.calls):
         parents = [workflow.calls[index] for index in call.parent_indices]
-        turn, since = turns.get(call.agent, 0), position - earlier.get(call.agent, -1)
-        vectors[position, :NUM_AMOUNTS] = _amounts(call, parents, position, turn, since)
-        for name in _names(call, parents):
-            place = _place(name)
-            vectors[position, place >> 1] += 1 - 2 * (place & 1)
+        num_tokens, turn = call.num_prompt_tokens, turns.get(call.agent, 0)
+        since = position - earlier.get(call.agent, -1)
+        amounts.append(_amounts(call, parents, num_tokens, position, turn, since))
+        found = [_places.get(name) or _place(name) for name in _names(call, parents, num_tokens)]
+        places += found
+        lengths.append(len(found))
         earlier[call.agent], turns[call.agent] = position, turn + 1
+    return _vectors(np.array(amounts), np.array(places), np.array(lengths))
+
+
+def _vectors(amounts: Numbers, places: Numbers, lengths: Numbers) -> Vectors:
+    """``places``: of all calls in a row, ``lengths`` of them each."""
+    num_calls = len(amounts)
+    cells = np.repeat(np.arange(num_calls) * HASH_DIMS, lengths) + (places >> 1)
+    counts = np.bincount(cells, 1.0 - 2.0 * (places & 1), num_calls * HASH_DIMS)
+    vectors = counts.reshape(num_calls, HASH_DIMS).astype(np.float32)
+    vectors[:, :NUM_AMOUNTS] = np.log1p(amounts)
     return vectors
 
 
-def _amounts(call: Call, parents: Sequence[Call], position: int, turn: int, since: int) -> list[float]:
+def _amounts(
+    call: Call, parents: Sequence[Call], num_tokens: int, position: int, turn: int, since: int
+) -> list[float]:
     return [
-        log1p(call.num_prompt_tokens),
-        log1p(len(call.segment_ids)),
-        log1p(call.segment_tokens[-1]),
-        log1p(position),
-        log1p(turn),
-        log1p(since),
-        log1p(sum(parent.num_output_tokens for parent in parents)),
-        log1p(max(call.tool_gap_s or 0.0, 0.0)),
+        num_tokens,
+        len(call.segment_ids),
+        call.segment_tokens[-1],
+        position,
+        turn,
+        since,
+        sum([parent.num_output_tokens for parent in parents]),
+        call.tool_gap_s or 0.0,
     ]
 
 
-def _names(call: Call, parents: Sequence[Call]) -> Iterator[str]:
+def _names(call: Call, parents: Sequence[Call], num_tokens: int) -> list[_Name]:
     """What is named of a call: its first segment's size, its last segments, what its parents said."""
-    kinds, tokens = call.segment_kinds, call.segment_tokens
-    yield f"first {tokens[0]}"
-    yield f"prompt {call.num_prompt_tokens.bit_length()}"
-    yield f"gap {'none' if call.tool_gap_s is None else int(call.tool_gap_s * 1000).bit_length()}"
+    kinds, tokens, gap_s = call.segment_kinds, call.segment_tokens, call.tool_gap_s
+    names: list[_Name] = [
+        ("first", tokens[0]),
+        ("prompt", num_tokens.bit_length()),
+        ("gap", "unknown" if gap_s is None else int(gap_s * 1000).bit_length()),
+        ("parents", len(parents)),
+    ]
     for back in range(1, min(_NUM_LAST, len(tokens)) + 1):
         kind = kinds[-back] if kinds is not None else ""
-        yield f"last {back} {kind}"
-        yield f"last {back} {kind} {tokens[-back].bit_length()}"
-    if tokens[-1] < 64:
-        yield f"exactly {tokens[-1]}"  # short answers of tools are often always the same
-    yield f"parents {len(parents)}"
+        names += (("last", back, kind), ("last", back, kind, tokens[-back].bit_length()))
+    if tokens[-1] < _SHORT_TOKENS:
+        names.append(("exactly", tokens[-1]))
     for parent in parents[:_NUM_LAST]:
-        yield f"said {parent.agent} {parent.num_output_tokens.bit_length()}"
+        names.append(("said", parent.agent, parent.num_output_tokens.bit_length()))
+    return names
 
 
-_places: dict[str, int] = {}
+_places: dict[_Name, int] = {}
 
 
-def _place(name: str) -> int:
-    """2 · dimension + sign bit of a hashed name."""
-    place = _places.get(name)
-    if place is None:
-        number = crc32(name.encode())
-        place = 2 * (NUM_AMOUNTS + (number >> 1) % NUM_BUCKETS) + (number & 1)
-        if len(_places) < 65_536:
-            _places[name] = place
+def _place(name: _Name) -> int:
+    """2 · dimension + sign bit of a hashed name; never 0, as the first dimensions are amounts."""
+    number = crc32(repr(name).encode())
+    place = 2 * (NUM_AMOUNTS + (number >> 1) % NUM_BUCKETS) + (number & 1)
+    if len(_places) < _MOST_PLACES:
+        _places[name] = place
     return place

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pbkv.predict.examples import Examples
-from pbkv.predict.network import WEIGHTS, Floats, Network
+from pbkv.predict.network import WEIGHTS, Floats, Network, standardised
 
 Report = Callable[[int, float], None]  # epochs done, and the stopping part's loss
 
@@ -27,7 +27,7 @@ class TrainingOptions:
     size: int = 64
     dropout: float = 0.1
     learning_rate: float = 1e-3
-    batch_size: int = 128
+    batch_size: int = 128  # at most; smaller where an epoch would have less than 32 of them, down to 16
     num_epochs: int = 200
     patience: int = 10
     context_dropout: float = 0.05
@@ -121,8 +121,7 @@ class _Inputs:
         num_agents = examples.history.shape[1] - 1
         self.current = torch.from_numpy(np.minimum(examples.current, num_agents - 1))
         self.history = torch.from_numpy(examples.history[:, :num_agents].astype(np.float32))
-        contexts = (examples.contexts - mean) / scale
-        self.contexts = torch.from_numpy(np.nan_to_num(contexts))
+        self.contexts = torch.from_numpy(standardised(examples.contexts, mean, scale))
         targets = examples.targets
         counted = targets.is_alive & (targets.outcomes <= num_agents)  # no loss for agents without a column
         counted &= (examples.current < num_agents)[:, None]
@@ -130,13 +129,16 @@ class _Inputs:
 
 
 _IGNORED = -100  # what torch's cross-entropy leaves out
+_LEAST_BATCHES, _LEAST_BATCH_SIZE = 32, 16
 
 
 def _epoch(
     model: GraphNetwork, inputs: _Inputs, optimizer: torch.optim.Optimizer, options: TrainingOptions
 ) -> None:
     model.train()
-    for rows in torch.randperm(len(inputs.current)).split(options.batch_size):  # type: ignore[no-untyped-call]  # torch's own
+    num_calls = len(inputs.current)
+    batch_size = max(min(options.batch_size, num_calls // _LEAST_BATCHES), _LEAST_BATCH_SIZE)
+    for rows in torch.randperm(num_calls).split(batch_size):  # type: ignore[no-untyped-call]  # torch's own
         shown = torch.rand(len(rows), 1) >= options.context_dropout
         logits = model(inputs.current[rows], inputs.history[rows], inputs.contexts[rows] * shown)
         optimizer.zero_grad()

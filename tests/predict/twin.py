@@ -75,7 +75,8 @@ def network_rows(
     h_path = np.zeros_like(here)
     if len(past):
         h_path = softmax(past @ (a["query"] @ here) / np.sqrt(len(here))) @ past
-    h_txt = relu(a["text"] @ ((x - a["context_mean"]) / a["context_scale"]))
+    standard = np.clip((x - a["context_mean"]) / a["context_scale"], -4, 4)
+    h_txt = relu(a["text"] @ standard)
     hidden = relu(a["hidden_weight"] @ np.concatenate([here, h_path, h_txt]) + a["hidden_bias"])
     logits = a["output_weight"] @ hidden + a["output_bias"]
     return np.array([softmax(row) for row in logits.reshape(num_steps, -1)])
