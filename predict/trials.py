@@ -85,7 +85,12 @@ def curve_sizes(num_training: int) -> list[int]:
 def learning_curve(
     recipe: Recipe, split: Split, report: Report = lambda epoch, loss: None
 ) -> Iterator[tuple[int, Mapping[str, ByStep]]]:
-    """(training workflows, accuracies on the test part) for growing heads of the training part, not all."""
-    for size in curve_sizes(len(split.training)):
-        part = replace(split, training=split.training[:size])
+    """(training workflows, accuracies on the test part) for growing heads of the training part, not all.
+
+    Of the stopping part as large a share is used.
+    """
+    num_training, num_stopping = len(split.training), len(split.stopping)
+    for size in curve_sizes(num_training):
+        num_kept = max(1, round(num_stopping * size / num_training))
+        part = replace(split, training=split.training[:size], stopping=split.stopping[:num_kept])
         yield size, compared(recipe, part, report)[1]

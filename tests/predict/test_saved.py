@@ -211,6 +211,17 @@ def test_a_predictor_of_ones_own(tmp_path: Path) -> None:
     assert named_predictor(f"{path}:Always", 2).forecast(workflow("a"), 0).shape == (2, 2)
 
 
+def test_the_one_in_the_docs_works(tmp_path: Path) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs" / "predictors.md"
+    path = tmp_path / "mine.py"
+    path.write_text(docs.read_text().split("```python\n")[1].split("```")[0])
+    predictor = named_predictor(f"{path}:Repeat", 3)
+    assert predictor.forecast(workflow("a"), 0).tolist() == [[0.9, 0.1]] * 3
+    rows = predictor.forecast(workflow("abc"), 2)
+    assert rows.argmax(axis=1).tolist() == [1, 2, 1]
+    np.testing.assert_allclose(rows.sum(axis=1), 1.0)
+
+
 def test_an_error_while_it_runs_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     for text, message in (
