@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pbkv import cli_traces
+from pbkv import cli_traces, cli_train
 from pbkv.traces.errors import ConfigError, InputError
 
 _INTERRUPTED = 130
@@ -91,7 +91,10 @@ def simulate(
         str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
     ] = "file",
     predictor: Annotated[
-        str, typer.Option(help="Of policies that predict: markov:N (learns while serving) or oracle.")
+        str,
+        typer.Option(
+            help="Of policies that predict: markov:N (learns while serving), oracle, none, or a file."
+        ),
     ] = "markov:3",
     steps: Annotated[int, typer.Option(help="K, how many calls ahead they look.")] = 3,
     gamma: Annotated[float, typer.Option(help="Discount of each call further ahead.")] = 0.7,
@@ -219,6 +222,9 @@ def curve(
             progress=advance,
         )
     print_curve(trace, found, as_json=json_output, figure=figure)
+
+
+app.command()(cli_train.train)
 
 
 @app.command()

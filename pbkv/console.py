@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pbkv.sim.settings import Cell, Settings
     from pbkv.traces.reader import Trace
 
-_PACKAGES = ("simpy", "numpy", "pandas", "pyarrow", "typer", "rich", "matplotlib")
-_TORCH_PACKAGES = ("torch", "transformers", "safetensors")
+_PACKAGES = ("simpy", "numpy", "pandas", "pyarrow", "typer", "rich", "matplotlib", "safetensors")
+_TORCH_PACKAGES = ("torch", "transformers")
 
 
 def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force: bool) -> None:

@@ -3,6 +3,11 @@
 A forecast is an array of shape [K, V + 1]: row k − 1 is a distribution over the agents of the k-th next
 call, its last column END. Rows are *conditional*: given that the workflow has not ended before step k
 (paper §4.1; training masks what follows END). Rows behind a certain END mean nothing and say END.
+
+A predictor may declare what it is in class attributes; these are the defaults:
+
+is_conditional = True     its rows are conditional; False: marginal, END being the chance to have ended by k
+needs_context = False     it reads `Call.context` or kinds (`Trace.workflows(with_context=True)`)
 """
 
 from __future__ import annotations
@@ -38,6 +43,40 @@ class Predictor(Protocol):
     def end(self, workflow: Workflow) -> None:
         """The workflow has ended."""
         ...
+
+
+def needs_context(predictor: Predictor) -> bool:
+    """Whether workflows must be read with contexts and kinds for ``predictor``."""
+    return bool(getattr(predictor, "needs_context", False))
+
+
+def as_conditional(predictor: Predictor) -> Predictor:
+    """``predictor`` if its rows are conditional, else one that turns them.
+
+    Survival is a factor of the weights (`survival`) and, in marginal rows, already inside them: used as
+    they are they would count it twice.
+    """
+    return predictor if getattr(predictor, "is_conditional", True) else _Conditional(predictor)
+
+
+class _Conditional:
+    """The conditional rows of a predictor of marginal ones."""
+
+    is_conditional = True
+
+    def __init__(self, marginal: Predictor) -> None:
+        self._marginal = marginal
+        self.needs_context = needs_context(marginal)
+
+    @property
+    def agents(self) -> Sequence[str]:
+        return self._marginal.agents
+
+    def forecast(self, workflow: Workflow, position: int) -> Forecast:
+        return conditional(self._marginal.forecast(workflow, position))
+
+    def end(self, workflow: Workflow) -> None:
+        self._marginal.end(workflow)
 
 
 def survival(forecast: Forecast) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pbkv.predict.forecast import Forecast, Predictor
+from pbkv.predict.forecast import Forecast, Predictor, as_conditional, needs_context
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,13 +13,21 @@ if TYPE_CHECKING:
 
 
 class Noisy:
-    """Mixes each row of ``predictor`` with the uniform distribution over its agents and END."""
+    """Mixes each conditional row of ``predictor`` with the uniform distribution over its agents and END."""
+
+    is_conditional = True
 
     def __init__(self, predictor: Predictor, noise: float) -> None:
         if not 0 <= noise <= 1:
             raise ConfigError("noise", noise, "a share from 0 to 1")
-        self._predictor = predictor
+        self._predictor = as_conditional(predictor)
         self._noise = noise
+        self.needs_context = needs_context(predictor)
+
+    @property
+    def inner(self) -> Predictor:
+        """The predictor without noise."""
+        return self._predictor
 
     @property
     def agents(self) -> Sequence[str]:

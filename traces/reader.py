@@ -37,6 +37,7 @@ _NEEDED = (
     "num_output_tokens",
     "output_id",
 )
+_CONTEXT = ("segments.list.element.kind", "context")
 _CALLS_PER_BATCH = 4096
 
 
@@ -57,14 +58,15 @@ class Trace:
     def num_calls(self) -> int:
         return int(self._file.metadata.num_rows)
 
-    def workflows(self, *, everything: bool = False) -> Iterator[Workflow]:
+    def workflows(self, *, everything: bool = False, with_context: bool = False) -> Iterator[Workflow]:
         """Each workflow in file order; ``everything`` adds kinds, gap origins and context vectors.
 
+        ``with_context`` adds only what predictors read: kinds, and context vectors as views of float32.
         Memory is that of one batch of calls, one workflow and the set of workflow ids. Raises
         TraceError at the first bad value.
         """
         seen: set[str] = set()
-        for workflow_id, rows in groupby(self._rows(everything), key=itemgetter(0)):
+        for workflow_id, rows in groupby(self._rows(everything, with_context), key=itemgetter(0)):
             if workflow_id in seen:
                 raise TraceError(self.path, "workflow_id", workflow_id, "the rows of a workflow together")
             seen.add(workflow_id)
@@ -99,9 +101,23 @@ class Trace:
             last_s = float(arrivals[-1])
         return True
 
-    def _rows(self, everything: bool) -> Iterator[_Row]:
-        for batch in self._batches(None if everything else list(_NEEDED)):
-            yield from _batch_rows(self.path, batch)
+    def agents(self) -> set[str]:
+        """Every agent that makes a call."""
+        batches = self._batches(["agent"])
+        return {agent for batch in batches for agent in _column(self.path, batch, "agent").to_pylist()}
+
+    def num_context_dims(self) -> int | None:
+        """The length of the first context vector; None if no call has one."""
+        for batch in self._batches(["context"]):
+            lists = batch.column("context")
+            if lists.null_count < len(lists):
+                return len(next(row for row in lists if row.is_valid))
+        return None
+
+    def _rows(self, everything: bool, with_context: bool) -> Iterator[_Row]:
+        columns = [*_NEEDED, *_CONTEXT] if with_context else list(_NEEDED)
+        for batch in self._batches(None if everything else columns):
+            yield from _batch_rows(self.path, batch, plain=everything)
 
     def _batches(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Not threaded: a batch takes a millisecond, a thread's memory stays."""
@@ -147,7 +163,8 @@ def _reaches_itself(workflow: Workflow, index: int) -> bool:
     return index in reached
 
 
-def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
+def _batch_rows(path: Path, batch: pa.RecordBatch, *, plain: bool) -> Iterator[_Row]:
+    """``plain``: context vectors as lists and not as views."""
     columns = {name: _column(path, batch, name) for name in batch.schema.names}
     num_rows = batch.num_rows
     segments = columns["segments"]
@@ -166,7 +183,9 @@ def _batch_rows(path: Path, batch: pa.RecordBatch) -> Iterator[_Row]:
         columns["output_id"].to_pylist(),
         map(kinds.__getitem__, spans) if kinds is not None else repeat(None, num_rows),
         _optional(columns, "tool_gap_origin", num_rows),
-        _optional(columns, "context", num_rows),
+        _optional(columns, "context", num_rows)
+        if plain
+        else _contexts(path, columns.get("context"), num_rows),
     )
     arrivals = columns["arrival_s"].to_pylist()
     return zip(columns["workflow_id"].to_pylist(), columns["app"].to_pylist(), arrivals, calls, strict=True)
@@ -196,6 +215,18 @@ def _flat(path: Path, name: str, lists: pa.ListArray) -> tuple[np.ndarray[Any, A
 
 def _optional(columns: dict[str, pa.Array], name: str, num_rows: int) -> Iterable[Any]:
     return columns[name].to_pylist() if name in columns else repeat(None, num_rows)
+
+
+def _contexts(path: Path, lists: pa.ListArray | None, num_rows: int) -> Iterable[memoryview[float] | None]:
+    """Each row's vector as a view of the batch: a wide one is not copied and makes no Python floats."""
+    if lists is None or lists.null_count == num_rows:
+        return repeat(None, num_rows)
+    starts, elements = _flat(path, "context", lists)
+    _check_finite(path, "context", elements)
+    vectors = np.ascontiguousarray(numbers(elements), np.float32).data.cast("B").cast("f")
+    is_there = lists.is_valid().to_pylist() if lists.null_count else repeat(True, num_rows)
+    spans = pairwise(starts.tolist())
+    return [vectors[a:b] if there else None for (a, b), there in zip(spans, is_there, strict=True)]
 
 
 def _segment_leaves(
