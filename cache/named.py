@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pbkv.cache.activity import Activity, TimedActivity
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
@@ -17,6 +18,9 @@ from pbkv.cache.pbkv import (
 from pbkv.cache.policy import Policy, PolicyOptions
 from pbkv.traces.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pbkv.predict.forecast import Predictor
+
 _DEFAULTS = PolicyOptions()
 
 
@@ -30,7 +34,7 @@ def make_policy(name: str, seed: int = 0, options: PolicyOptions = _DEFAULTS) ->
 
 
 def _lae(options: PolicyOptions) -> Policy:
-    activity = _activity(options, predicts=False)
+    activity = _activity(options, None)
     return Policy(RetiredFirst(activity), RetiredFirst(activity), (activity,))
 
 
@@ -47,14 +51,14 @@ def _aggressive(options: PolicyOptions) -> Policy:
 
 
 def _pbkv(options: PolicyOptions, prefetch: Callable[[Activity], ConservativePrefetch] | None) -> Policy:
-    activity = _activity(options, predicts=True)
+    predictor = options.make_predictor()
+    activity = _activity(options, predictor)
     host_order = RetiredFirst if options.host_order == "retired-first" else ExpectedReuse
     ahead = None if prefetch is None else prefetch(activity)
-    return Policy(ExpectedReuse(activity), host_order(activity), (activity,), ahead)
+    return Policy(ExpectedReuse(activity), host_order(activity), (activity,), ahead, predictor=predictor)
 
 
-def _activity(options: PolicyOptions, predicts: bool) -> Activity:
-    predictor = options.make_predictor() if predicts else None
+def _activity(options: PolicyOptions, predictor: Predictor | None) -> Activity:
     weigh, inheritance = DiscountedReuse(options.gamma), make_inheritance(options.inherit)
     if options.idle_timeout_s == float("inf") and not options.forecast_delay_s:
         return Activity(predictor, weigh, inheritance)

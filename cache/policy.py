@@ -29,6 +29,7 @@ class Policy:
     prefetch: Prefetch | None = None
     admission: AdmissionRule | None = None
     request_order: RequestOrder | None = None
+    predictor: Predictor | None = None  # that its followers ask
 
 
 @dataclass(frozen=True, slots=True)

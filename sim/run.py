@@ -21,11 +21,12 @@ from pbkv.cache.blocks import PathTable
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
+from pbkv.predict.forecast import needs_context
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.faults import Client
 from pbkv.sim.recorder import Recorder
-from pbkv.sim.workload import check_fit, workflows_of
+from pbkv.sim.workload import check_fit, check_predictors, workflows_of
 from pbkv.traces.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def simulate(
     bad input; ``out`` is then not made.
     """
     check_fit(traces, settings)
+    check_predictors(traces, settings)
     cells, results = settings.cells(), list[CellResult]()
     with RunFolder(out, tables=settings.tables(), force=force) as folder:
         try:
@@ -136,7 +138,8 @@ def run_cell(
     )
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
-    workflows = workflows_of(traces, settings, cell)
+    with_context = policy.predictor is not None and needs_context(policy.predictor)
+    workflows = workflows_of(traces, settings, cell, with_context)
     with collector_paused():
         if cell.concurrency is None:
             driver.open_loop(workflows)

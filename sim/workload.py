@@ -13,12 +13,23 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pbkv.cache.named import make_policy
+from pbkv.predict.checks import check_trace
 from pbkv.traces.errors import TraceError
 
 if TYPE_CHECKING:
     from pbkv.sim.settings import Cell, Settings
     from pbkv.traces.reader import Trace
     from pbkv.traces.schema import Workflow
+
+
+def check_predictors(traces: Sequence[Trace], settings: Settings) -> None:
+    """Raise TraceError if a policy's predictor cannot say anything of a trace."""
+    for name in settings.policies:
+        predictor = make_policy(name, 0, settings.policy_options).predictor
+        if predictor is not None:
+            for trace in traces:
+                check_trace(predictor, trace)
 
 
 def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
@@ -38,12 +49,23 @@ def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
             )
 
 
-def workflows_of(traces: Sequence[Trace], settings: Settings, cell: Cell) -> Iterator[tuple[int, Workflow]]:
-    """(namespace, workflow) in the order of release; a namespace is a trace."""
+def workflows_of(
+    traces: Sequence[Trace], settings: Settings, cell: Cell, with_context: bool = False
+) -> Iterator[tuple[int, Workflow]]:
+    """(namespace, workflow) in the order of release; a namespace is a trace.
+
+    ``with_context``: with what a predictor may read besides agents.
+    """
     is_open = cell.concurrency is None
     shuffled = settings.shuffle or len(settings.seeds) > 1
     streams = [
-        _stream(trace, namespace if len(traces) > 1 else None, is_open, cell.seed if shuffled else None)
+        _stream(
+            trace,
+            namespace if len(traces) > 1 else None,
+            is_open,
+            cell.seed if shuffled else None,
+            with_context,
+        )
         for namespace, trace in enumerate(traces)
     ]
     merged = heapq.merge(*streams, key=_arrival_s) if is_open else _in_turn(streams)
@@ -53,10 +75,10 @@ def workflows_of(traces: Sequence[Trace], settings: Settings, cell: Cell) -> Ite
 
 
 def _stream(
-    trace: Trace, namespace: int | None, is_open: bool, shuffle_seed: int | None
+    trace: Trace, namespace: int | None, is_open: bool, shuffle_seed: int | None, with_context: bool
 ) -> Iterator[tuple[int, Workflow]]:
     """One trace's workflows, in memory only where they must be sorted or shuffled."""
-    workflows = trace.workflows()
+    workflows = trace.workflows(with_context=with_context)
     in_order = not is_open or trace.is_in_arrival_order()
     if shuffle_seed is not None:
         workflows = iter(_shuffled(list(workflows), shuffle_seed))
