@@ -1,0 +1,119 @@
+"""Runs cells in several processes and keeps each as it ends, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pbkv.paper.experiments import NUM_WORKFLOWS, Arm
+
+Row = Mapping[str, Any]
+_MEASURES = ("jct_s", "jct_p95_s", "ttft_s", "tpot_s", "gpu_hit_ratio", "host_hit_ratio", "hit_ratio")
+_MEASURES = (*_MEASURES, "evicted_ratio", "workflows_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One cell and where its trace and its network are (made if missing: `prepare`)."""
+
+    arm: Arm
+    seed: int
+    trace: Path
+    graph_file: Path
+
+    def key(self) -> dict[str, Any]:
+        return {**asdict(self.arm), "seed": self.seed}
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Simulate the cell: its key, its measures' means, and what became of prefetches."""
+    from pbkv.analysis.summary import summarise
+    from pbkv.sim.run import simulate
+    from pbkv.traces.reader import Trace
+
+    with tempfile.TemporaryDirectory(prefix="pbkv-cell-") as scratch:
+        out = Path(scratch) / "run"
+        result = simulate([Trace(job.trace)], job.arm.settings(job.seed, str(job.graph_file)), out)[0]
+        summary = summarise(out)[0]
+    measures = {name: found.mean for name in _MEASURES if (found := getattr(summary, name)) is not None}
+    counts = {"num_calls": result.num_calls, "num_preemptions": result.num_preemptions}
+    times = {"makespan_s": result.makespan_s, "loop_wall_s": result.loop_wall_s}
+    return {**job.key(), **measures, **counts, **times, **asdict(result.prefetch)}
+
+
+class Kept:
+    """The cells that have ended, a line each, in a file that belongs to one state of the code."""
+
+    def __init__(self, path: Path, state: str) -> None:
+        self._path = path
+        self._state = state
+        self.rows: dict[str, Row] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                kept = json.loads(line)
+            except ValueError:  # the line that a kill cut off
+                continue
+            if kept["state"] == state:
+                self.rows[kept["key"]] = kept["row"]
+
+    def has(self, job: Job) -> bool:
+        return _text(job.key()) in self.rows
+
+    def add(self, job: Job, row: Row) -> None:
+        key = _text(job.key())
+        self.rows[key] = row
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"state": self._state, "key": key, "row": row}) + "\n")
+
+    def of(self, jobs: Iterable[Job]) -> list[Row]:
+        return [self.rows[_text(job.key())] for job in jobs]
+
+
+def run_jobs(
+    jobs: Sequence[Job], kept: Kept, num_workers: int, progress: Callable[[int], None]
+) -> Iterator[Row]:
+    """Run the jobs that ``kept`` lacks; yields rows as they end. An interrupt leaves what has ended."""
+    left = iter([job for job in jobs if not kept.has(job)])
+    num_done = sum(kept.has(job) for job in jobs)
+    progress(num_done)
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[dict[str, Any]], Job] = {}
+        try:
+            while True:
+                while len(running) < 2 * num_workers and (job := next(left, None)) is not None:
+                    running[pool.submit(run_job, job)] = job
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    row = future.result()
+                    kept.add(running.pop(future), row)
+                    num_done += 1
+                    progress(num_done)
+                    yield row
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def code_state() -> str:
+    """A digest of the package's sources and data: cells of other code are not taken up again."""
+    digest = hashlib.sha256(str(NUM_WORKFLOWS).encode())
+    package = Path(str(files("pbkv")))
+    for folder in ("cache", "predict", "sim", "traces"):
+        for path in sorted((package / folder).rglob("*")):
+            if path.suffix in (".py", ".toml"):
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,129 @@
+"""What the paper ran: each table and plot as a set of arms; an arm times a seed is a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pbkv.cache.policy import PolicyOptions
+from pbkv.paper.published import (
+    APPLICATIONS,
+    BY_CONCURRENCY,
+    BY_GAMMA,
+    BY_NOISE,
+    BY_RHO,
+    BY_STEPS,
+    END_TO_END,
+    HOVER,
+    MODEL_32B,
+)
+from pbkv.sim.config import EngineConfig
+from pbkv.sim.profile import load_profile
+from pbkv.sim.settings import Settings
+
+NUM_WORKFLOWS = 250  # a run [I]
+POOL_BLOCKS, BLOCK_SIZE = 11_000, 16  # one pool for all three workloads (docs/workloads.md)
+MAX_BATCHED_TOKENS = 2048
+CONCURRENCIES = (36, 48, 60, 72, 84, 96)
+MOST_STEPS = 5  # of the K sweep; the network is trained once for as many
+_DEFAULTS = PolicyOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One setting of one workload: what a row of a table is about. ``predictor`` "graph": our own training."""
+
+    workload: str = HOVER.workload
+    profile: str = MODEL_32B
+    concurrency: int = HOVER.concurrency
+    policy: str = "pbkv"
+    predictor: str = "graph"
+    num_steps: int = _DEFAULTS.num_steps
+    gamma: float = _DEFAULTS.gamma
+    noise: float = 0.0
+    rho: float = _DEFAULTS.rho
+
+    def settings(self, seed: int, graph_file: str) -> Settings:
+        """The cell's settings; ``graph_file`` is the trained network of this workload."""
+        predictor = f"graph:{graph_file}" if self.predictor == "graph" else self.predictor
+        return Settings(
+            profile=load_profile(self.profile),
+            policies=(self.policy,),
+            policy_options=PolicyOptions(
+                predictor, self.num_steps, self.gamma, self.noise, rho=self.rho
+            ),
+            gpu_blocks=(POOL_BLOCKS,),
+            host_ratio=1.0,
+            concurrencies=(self.concurrency,),
+            seeds=(seed,),
+            block_size=BLOCK_SIZE,
+            engine=EngineConfig(max_batched_tokens=MAX_BATCHED_TOKENS, max_sequences=256),
+            cache_events=False,
+        )
+
+
+def arm_of(**given: object) -> Arm:
+    """The arm with these fields, and the defaults for what its policy does not look at."""
+    arm = replace(Arm(), **given)  # type: ignore[arg-type] # the caller's names are fields
+    if not arm.policy.startswith("pbkv"):
+        arm = replace(arm, predictor="", num_steps=3, gamma=0.7, noise=0.0)
+    return arm if arm.policy == "pbkv-aggressive" else replace(arm, rho=_DEFAULTS.rho)
+
+
+def end_to_end(model: str) -> list[Arm]:
+    """Tables 1 and 2."""
+    return [
+        arm_of(workload=app.workload, profile=model, concurrency=app.concurrency, policy=policy)
+        for app in APPLICATIONS
+        for policy in END_TO_END[model][app.workload]
+    ]
+
+
+def by_concurrency() -> list[Arm]:
+    return [arm_of(concurrency=at, policy=policy) for policy in BY_CONCURRENCY for at in CONCURRENCIES]
+
+
+def by_steps() -> list[Arm]:
+    return [arm_of(num_steps=steps) for steps in BY_STEPS]
+
+
+def by_gamma() -> list[Arm]:
+    return [arm_of(gamma=gamma) for gamma in BY_GAMMA]
+
+
+def by_predictor() -> list[Arm]:
+    policies = ("pbkv-he", "pbkv")
+    swapped = [arm_of(policy=p, predictor=who) for who in ("markov:3", "graph", "oracle") for p in policies]
+    return [arm_of(policy="lru"), arm_of(policy="lae"), *swapped]
+
+
+def by_rho() -> list[Arm]:
+    return [arm_of(policy="pbkv-aggressive", rho=rho) for rho in BY_RHO]
+
+
+def by_noise() -> list[Arm]:
+    return [arm_of(policy=policy, noise=noise) for policy, row in BY_NOISE.items() for noise in row]
+
+
+EXPERIMENTS = {
+    "tables 1 and 2": lambda: [arm for model in END_TO_END for arm in end_to_end(model)],
+    "concurrency": by_concurrency,
+    "steps": by_steps,
+    "gamma": by_gamma,
+    "predictor": by_predictor,
+    "rho": by_rho,
+    "noise": by_noise,
+}
+
+
+def all_arms() -> Iterator[Arm]:
+    """Every arm once, in the order of the experiments."""
+    seen: dict[Arm, None] = {}
+    for arms in EXPERIMENTS.values():
+        seen.update(dict.fromkeys(arms()))
+    return iter(seen)
+
+
+def named_arms(names: Mapping[str, object]) -> list[Arm]:
+    """The arms of the experiments called ``names``."""
+    return list(dict.fromkeys(arm for name in names for arm in EXPERIMENTS[name]()))
