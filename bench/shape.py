@@ -1,6 +1,6 @@
 """The paper's shape from LRU: GPU hit ratios of the three generated workloads by concurrency.
 
-    python bench/shape.py                # → docs/results/shape.{md,png}; about six minutes on one core
+    python bench/shape.py                # → docs/results/shape.{md,png}; about six minutes on an idle core
 
 Each seed is another trace of 250 workflows; intervals are 95 % over seeds. The paper's figures are those
 of arXiv 2605.06472; what was fitted to them, and what was not, is in docs/workloads.md.

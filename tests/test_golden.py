@@ -1,5 +1,8 @@
 """Golden counts of every policy over one bundled trace: 30 HoVer-like workflows (seed 11).
 
+The trace is data: it is what the generator made when these numbers were first counted, and stays so
+although the generator has moved on and makes other workflows from that seed.
+
 A change here is a change of behaviour: it wants a reason in the commit that makes it.
 """
 

@@ -55,11 +55,14 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One value of the hidden task variable: how often, how many legs at least, how long the task reads."""
+    """One value of the hidden task variable: how often, how many legs, how long the task reads.
+
+    ``legs`` is a draw a workflow, rounded: the legs planned between opening and closing.
+    """
 
     name: str
     weight: float
-    legs: int
+    legs: Spread
     statement: Spread
 
 
@@ -76,16 +79,13 @@ class Route:
 class Plan:
     """How legs are strung together. Ratios are probabilities.
 
-    A plan is the opening, the level's legs plus Binomial(``extra_legs``, ``extra_ratio``) more, and the
-    closing (may be empty). A leg repeats the route of the one before with ``persist_ratio``. Before each
-    leg the workflow strays from its plan with ``stray_ratio``: it then closes early with
-    ``stray_end_ratio``, else takes a route at random.
+    A plan is the opening, as many legs as the level draws, and the closing (may be empty). A leg repeats
+    the route of the one before with ``persist_ratio``. Before each leg the workflow strays from its plan
+    with ``stray_ratio``: it then closes early with ``stray_end_ratio``, else takes a route at random.
     """
 
     opening: tuple[str, ...]
     closing: tuple[str, ...]
-    extra_legs: int
-    extra_ratio: float
     persist_ratio: float
     stray_ratio: float
     stray_end_ratio: float
@@ -171,7 +171,7 @@ def parse_workload(text: str, name: str) -> Workload:
 
 
 _T = TypeVar("_T")
-_RATIOS = {"extra_ratio", "persist_ratio", "stray_ratio", "stray_end_ratio", "fade"}
+_RATIOS = {"persist_ratio", "stray_ratio", "stray_end_ratio", "fade"}
 _MAY_BE_EMPTY = {"closing"}
 
 

@@ -70,7 +70,7 @@ def _leg_steps(workload: Workload, leg: int, planned: Sequence[int]) -> list[Ste
 
 def _planned_routes(workload: Workload, level: int, rng: Generator) -> list[int]:
     plan = workload.plan
-    num_legs = workload.levels[level].legs + int(rng.binomial(plan.extra_legs, plan.extra_ratio))
+    num_legs = round(draw(workload.levels[level].legs, rng))
     routes: list[int] = []
     for _ in range(num_legs):
         persists = bool(routes) and rng.random() < plan.persist_ratio

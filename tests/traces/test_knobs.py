@@ -18,10 +18,14 @@ name = "tiny"
 app = "tiny"
 source = "test"
 licence = "CC0"
-levels = [{ name = "only", weight = 1, legs = 2, statement = { median = 3, sigma = 0 } }]
 routes = [{ name = "again", agents = ["a"], weights = [1] }]
 scale = { prompts = 2, briefs = 1, fresh = 1, outputs = 3, gaps = 1 }
 context = { num_dims = 2, noise = 0, seed = 0, agent = 1, level = 1, leg = 1, planned = 1, fade = 1 }
+[[levels]]
+name = "only"
+weight = 1
+legs = { median = 2, sigma = 0 }
+statement = { median = 3, sigma = 0 }
 [[agents]]
 name = "a"
 system = 16
@@ -35,8 +39,6 @@ next = ["a", "END"]
 [plan]
 opening = ["a"]
 closing = []
-extra_legs = 0
-extra_ratio = 0
 persist_ratio = 0
 stray_ratio = 0
 stray_end_ratio = 0
