@@ -1,1 +1,1 @@
-"""The PBKV paper's evaluation (arXiv 2605.06472, §5 and appendices) on generated workloads, beside its figures."""
+"""The evaluation of the PBKV paper (arXiv 2605.06472) on generated workloads, beside its figures."""

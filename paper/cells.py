@@ -6,8 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from multiprocessing import get_context
@@ -17,8 +16,17 @@ from typing import Any
 from pbkv.paper.experiments import NUM_WORKFLOWS, Arm
 
 Row = Mapping[str, Any]
-_MEASURES = ("jct_s", "jct_p95_s", "ttft_s", "tpot_s", "gpu_hit_ratio", "host_hit_ratio", "hit_ratio")
-_MEASURES = (*_MEASURES, "evicted_ratio", "workflows_per_s")
+_MEASURES = (
+    "jct_s",
+    "jct_p95_s",
+    "ttft_s",
+    "tpot_s",
+    "gpu_hit_ratio",
+    "host_hit_ratio",
+    "hit_ratio",
+    "evicted_ratio",
+    "workflows_per_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ def run_job(job: Job) -> dict[str, Any]:
         result = simulate([Trace(job.trace)], job.arm.settings(job.seed, str(job.graph_file)), out)[0]
         summary = summarise(out)[0]
     measures = {name: found.mean for name in _MEASURES if (found := getattr(summary, name)) is not None}
-    counts = {"num_calls": result.num_calls, "num_preemptions": result.num_preemptions}
+    names = ("num_calls", "num_preemptions", "num_iterations", "num_pure_decodes")
+    counts = {name: getattr(result, name) for name in names}
     times = {"makespan_s": result.makespan_s, "loop_wall_s": result.loop_wall_s}
     return {**job.key(), **measures, **counts, **times, **asdict(result.prefetch)}
 

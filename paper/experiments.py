@@ -31,7 +31,7 @@ _DEFAULTS = PolicyOptions()
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One setting of one workload: what a row of a table is about. ``predictor`` "graph": our own training."""
+    """One setting of one workload: what a row of a table is about. ``predictor`` "graph": trained by us."""
 
     workload: str = HOVER.workload
     profile: str = MODEL_32B
@@ -49,9 +49,7 @@ class Arm:
         return Settings(
             profile=load_profile(self.profile),
             policies=(self.policy,),
-            policy_options=PolicyOptions(
-                predictor, self.num_steps, self.gamma, self.noise, rho=self.rho
-            ),
+            policy_options=PolicyOptions(predictor, self.num_steps, self.gamma, self.noise, rho=self.rho),
             gpu_blocks=(POOL_BLOCKS,),
             host_ratio=1.0,
             concurrencies=(self.concurrency,),

@@ -110,6 +110,9 @@ def simulate(
         bool, typer.Option("--block-eviction", help="Evict blocks and not whole nodes.")
     ] = False,
     request_order: Annotated[str, typer.Option(help="fcfs or lpm (longest prefix match).")] = "fcfs",
+    batching: Annotated[
+        str, typer.Option(help="mixed (vLLM) or prefill-first (SGLang): what an iteration holds.")
+    ] = "mixed",
     max_batched_tokens: Annotated[
         int | None, typer.Option(help="Token budget of an iteration [default: the profile's].")
     ] = None,
@@ -174,6 +177,7 @@ def simulate(
             hardware.max_batched_tokens if max_batched_tokens is None else max_batched_tokens,
             max_sequences,
             request_order,  # type: ignore[arg-type] # checked there
+            batching,  # type: ignore[arg-type] # checked there
             not token_by_token,
         ),
         unknown_gap_s=unknown_gap_s,

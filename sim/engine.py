@@ -49,6 +49,7 @@ class Engine:
         self.manager = manager
         self.config = config
         self.cost = profile.cost
+        self._mixes = config.batching == "mixed"
         self.copies = Copies(env, manager.tiers, profile, self._end_load)
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # admitted and not waiting for a copy, oldest first
@@ -64,8 +65,8 @@ class Engine:
         self._blocked = False  # the head of the queue was refused for lack of blocks …
         self._retry = True  # … and something has changed since
         self._ask_again_s = float("inf")  # when the policy may admit whom it now does not
-        self._decode_wall_s = 0.0  # of pure decode iterations so far …
-        self._num_pure_decodes = 0  # … and their number
+        self.num_pure_decodes = 0  # iterations without prefill so far …
+        self._pure_decode_s = 0.0  # … and their seconds
         self._wake: Event | None = None
         env.process(self._run())
 
@@ -74,6 +75,11 @@ class Engine:
         """Whether the head of the queue alone decides what can start."""
         policy = self.manager.policy
         return self.config.request_order == "fcfs" and not (policy.admission or policy.request_order)
+
+    @property
+    def _prefill_budget(self) -> int:
+        """Tokens of an iteration that prefill may take."""
+        return self.config.max_batched_tokens - (self._decoding.num_sequences if self._mixes else 0)
 
     @property
     def num_running(self) -> int:
@@ -93,7 +99,7 @@ class Engine:
             if self.env.now >= self._sample_at_s:
                 self._sample()
             self._admit()
-            has_room = self._reserve_next_token()
+            has_room = self._reserve_next_token() if self._mixes or not self._prefilling else True
             self._offload_early()
             if not has_room:
                 yield self._next_copy()
@@ -103,16 +109,19 @@ class Engine:
                 chunks = self._plan_chunks()
                 yield self._boundary(self._chunks_s(chunks))
                 self._end_offloads()
-                self._advance_decodes(1)
+                self.num_iterations += 1
+                if self._mixes:
+                    self._advance_decodes(1)
                 self._advance_prefills(chunks)
             elif self._decoding.num_sequences:
                 self._prefetch()
                 num_iterations = self._plan_decodes()
                 seconds = self._decodes_s(num_iterations)
-                self._decode_wall_s += seconds
-                self._num_pure_decodes += num_iterations
+                self._pure_decode_s += seconds
+                self.num_pure_decodes += num_iterations
                 yield self._boundary(seconds)
                 self._end_offloads()
+                self.num_iterations += num_iterations
                 self._advance_decodes(num_iterations)
             else:
                 yield self._idle()
@@ -160,7 +169,7 @@ class Engine:
         if not self.waiting or (self._blocked and not self._may_retry() and self.config.fuse):
             return
         self._blocked = self._retry = False
-        budget = self.config.max_batched_tokens - self._decoding.num_sequences
+        budget = self._prefill_budget
         budget -= sum(request.num_target - request.num_computed for request in self._prefilling)
         while self.waiting and budget > 0 and self.num_running < self.config.max_sequences:
             request = self._next_to_start()
@@ -264,10 +273,8 @@ class Engine:
 
     def _step_blocks(self) -> int:
         """Blocks that the link copies during one decode iteration (paper §4.3: S_bw), by running means."""
-        if self._num_pure_decodes:
-            step_s = self._decode_wall_s / self._num_pure_decodes
-        else:
-            step_s = self._decodes_s(1)
+        num_done = self.num_pure_decodes
+        step_s = self._pure_decode_s / num_done if num_done else self._decodes_s(1)
         return int(step_s * self.copies.h2d_bytes_per_s / self.copies.block_bytes)
 
     def _cancel_prefetches(self) -> bool:
@@ -281,8 +288,7 @@ class Engine:
 
     def _plan_chunks(self) -> list[tuple[Request, int]]:
         """(request, tokens) of the next iteration's prefill, in order of admission."""
-        budget = self.config.max_batched_tokens - self._decoding.num_sequences
-        chunks = []
+        budget, chunks = self._prefill_budget, []
         for request in self._prefilling:
             num_tokens = min(budget, request.num_target - request.num_computed)
             chunks.append((request, num_tokens))
@@ -292,16 +298,15 @@ class Engine:
         return chunks
 
     def _chunks_s(self, chunks: list[tuple[Request, int]]) -> float:
-        decoding = self._decoding
-        num_tokens, work, gathered = decoding.num_sequences, 0.0, 0
-        for request, chunk in chunks:
-            context = request.num_computed
-            num_tokens += chunk
-            work += chunk * (context + chunk / 2)
-            gathered += context + chunk
-        return self.cost.iteration_s(
-            num_tokens, decoding.num_sequences + len(chunks), work, gathered, decoding.context
+        num_decoding, context = (
+            (self._decoding.num_sequences, self._decoding.context) if self._mixes else (0, 0)
         )
+        num_tokens, work, gathered = num_decoding, 0.0, 0
+        for request, chunk in chunks:
+            num_tokens += chunk
+            work += chunk * (request.num_computed + chunk / 2)
+            gathered += request.num_computed + chunk
+        return self.cost.iteration_s(num_tokens, num_decoding + len(chunks), work, gathered, context)
 
     def _advance_prefills(self, chunks: list[tuple[Request, int]]) -> None:
         for request, num_tokens in chunks:
@@ -396,7 +401,6 @@ class Engine:
         return self.cost.decode_run_s(self._decoding.num_sequences, self._decoding.context, num_iterations)
 
     def _advance_decodes(self, num_iterations: int) -> None:
-        self.num_iterations += num_iterations
         if self._decoding.num_sequences:
             for request in self._decoding.advance(num_iterations):
                 self._end(request)

@@ -64,6 +64,7 @@ class CellResult:
     num_workflows: int
     makespan_s: float
     num_iterations: int
+    num_pure_decodes: int  # iterations without prefill
     num_preemptions: int
     prefetch: PrefetchUse
     loop_wall_s: float
@@ -154,6 +155,7 @@ def run_cell(
         recorder.num_workflows,
         recorder.last_end_s,
         engine.num_iterations,
+        engine.num_pure_decodes,
         engine.num_preemptions,
         _prefetch_use(engine),
         perf_counter() - started_at_s - records_wall_s,

@@ -89,6 +89,7 @@ def facts(request: Request) -> dict[str, Any]:
     reserve=st.sampled_from([0, 3, 12]),
     faulty=st.booleans(),
     early_blocks=st.sampled_from([0, 6]),
+    batching=st.sampled_from(["mixed", "prefill-first"]),
 )
 @settings(max_examples=300, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
@@ -106,6 +107,7 @@ def test_fused_and_token_by_token_tell_the_same_story(
     reserve: int,
     faulty: bool,
     early_blocks: int,
+    batching: Any,
 ) -> None:
     cache = CacheConfig(
         gpu_blocks,
@@ -122,7 +124,7 @@ def test_fused_and_token_by_token_tell_the_same_story(
         play(
             trace,
             cache,
-            EngineConfig(budget, sequences, order, fuse=fuse),
+            EngineConfig(budget, sequences, order, batching, fuse),
             concurrency,
             policy,
             link_bytes_per_s,
