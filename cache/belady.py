@@ -1,0 +1,67 @@
+"""Bélády's rule on the prefix tree: what is used again latest goes first. Bounds, not policies: they read
+the trace's future (`pbkv.cache.future`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pbkv.cache.future import NEVER
+
+if TYPE_CHECKING:
+    from pbkv.cache.future import Future
+    from pbkv.cache.known import MissCosts
+    from pbkv.cache.tree import Node
+
+
+class Belady:
+    """The leaf whose next use is farthest goes first; of those never used again the least recently used.
+
+    A node that goes as a whole is used when its first block is, a node that goes block by block
+    (``by_block``) when its last one is. A prefix is used whenever what hangs below it is, so the farthest
+    entry is always among the leaves (the deeper of two equals goes first).
+    """
+
+    def __init__(self, future: Future, by_block: bool) -> None:
+        self._next_use_s = future.next_use_s
+        self._deciding_run = -1 if by_block else 0
+
+    def key(self, node: Node) -> tuple[float, float]:
+        return -self._next_use_s(node.keys[self._deciding_run], node), node.last_access_s
+
+    def queued(self, node: Node) -> None:
+        """Keys can fall: a node that was used since is queued again."""
+
+    def tail_blocks(self, node: Node) -> int:
+        """Of the last blocks of ``node``, how many are used again together."""
+        at_s, start = self._next_use_s(node.keys[-1], node), len(node.keys) - 1
+        while start and self._next_use_s(node.keys[start - 1], node) == at_s:
+            start -= 1
+        return node.end - (node.ends[start - 1] if start else node.start)
+
+
+class CostAwareBelady(Belady):
+    """The largest distance to the next use × size / cost of the miss goes first.
+
+    A victim on the GPU with a host copy costs a load, any other a prefill at its depth; whether the host
+    copy lasts until then is not asked.
+    """
+
+    def __init__(self, future: Future, by_block: bool, costs: MissCosts, block_size: int) -> None:
+        super().__init__(future, by_block)
+        self._future = future
+        self._costs = costs
+        self._block_size = block_size
+
+    def key(self, node: Node) -> tuple[float, float]:
+        at_s = self._next_use_s(node.keys[self._deciding_run], node)
+        if at_s == NEVER:
+            return -NEVER, node.last_access_s
+        distance_s = max(round(at_s - round(self._future.now_s, 6), 6), 0.0)
+        return -distance_s * node.num_blocks / self._miss_s(node), node.last_access_s
+
+    def _miss_s(self, node: Node) -> float:
+        size = self._block_size
+        if node.gpu and node.host:
+            return self._costs.load_s(node.num_blocks * size)
+        return self._costs.prefill_s(node.start * size, node.num_blocks * size)
