@@ -123,7 +123,7 @@ class EstimatedFuture(Future):
     # ------------------------------------------------------------------ what happens
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        ordinal, changed = self._ordinals[workflow.workflow_id], list[Node]()
+        ordinal, changed = self._ordinals[workflow.workflow_id], [*NOTHING]
         if ordinal not in self._active:
             self._active[ordinal] = _Progress(self._itineraries[ordinal])
             changed = self._releases.release(now_s, self._call_s)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
+from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import POLICIES, make_policy
 from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
+from pbkv.sim.future import miss_costs, uses_by_workflow
 from pbkv.sim.profile import load_profile
 from pbkv.sim.request import Request
 from pbkv.traces.schema import Workflow
@@ -39,8 +41,10 @@ def play(
     link_bytes_per_s: float,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
-    manager = CacheManager(cache, table, make_policy(policy, 1, PolicyOptions(inherit="learned")))
     profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
+    uses = uses_by_workflow(((0, workflow) for workflow in trace), table, unknown_gap_s=0.0)
+    known = Known(uses, miss_costs(profile), cache.whole_nodes, cache.block_size)
+    manager = CacheManager(cache, table, make_policy(policy, 1, PolicyOptions(inherit="learned"), known))
     engine = Engine(env, manager, profile, engine_config)
     ended: list[Request] = []
 
