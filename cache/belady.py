@@ -23,21 +23,30 @@ class Belady:
     """
 
     def __init__(self, future: Future, by_block: bool) -> None:
-        self._next_use_s = future.next_use_s
-        self._deciding_run = -1 if by_block else 0
+        self._future = future
+        self._by_block = by_block
 
     def key(self, node: Node) -> tuple[float, float]:
-        return -self._next_use_s(node.keys[self._deciding_run], node), node.last_access_s
+        return -self._next_use_s(node), node.last_access_s
 
     def queued(self, node: Node) -> None:
         """Keys can fall: a node that was used since is queued again."""
 
     def tail_blocks(self, node: Node) -> int:
         """Of the last blocks of ``node``, how many are used again together."""
-        at_s, start = self._next_use_s(node.keys[-1], node), len(node.keys) - 1
-        while start and self._next_use_s(node.keys[start - 1], node) == at_s:
-            start -= 1
-        return node.end - (node.ends[start - 1] if start else node.start)
+        future, at_s, starts = self._future, self._next_use_s(node), [node.start, *node.ends[:-1]]
+        for run, start, end in zip(reversed(node.keys), reversed(starts), reversed(node.ends), strict=True):
+            block = end
+            while block > start:
+                if future.next_use_s(run, block, node) != at_s:
+                    return node.end - block
+                block = max(start, future.step_below(run, block))
+        return node.num_blocks
+
+    def _next_use_s(self, node: Node) -> float:
+        if self._by_block:
+            return self._future.next_use_s(node.keys[-1], node.end, node)
+        return self._future.next_use_s(node.keys[0], node.start + 1, node)
 
 
 class CostAwareBelady(Belady):
@@ -49,12 +58,11 @@ class CostAwareBelady(Belady):
 
     def __init__(self, future: Future, by_block: bool, costs: MissCosts, block_size: int) -> None:
         super().__init__(future, by_block)
-        self._future = future
         self._costs = costs
         self._block_size = block_size
 
     def key(self, node: Node) -> tuple[float, float]:
-        at_s = self._next_use_s(node.keys[self._deciding_run], node)
+        at_s = self._next_use_s(node)
         if at_s == NEVER:
             return -NEVER, node.last_access_s
         distance_s = max(round(at_s - round(self._future.now_s, 6), 6), 0.0)

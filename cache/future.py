@@ -36,12 +36,16 @@ class Future(Follower):
     def cut(self, upper: Node, lower: Node) -> Changed:
         return (lower,)
 
-    def next_use_s(self, key: Key, node: Node) -> float:
-        """The next instant at which ``key`` is looked up; `NEVER` if it is not.
+    def next_use_s(self, run: Key, block: int, node: Node) -> float:
+        """The next instant at which the block that ends at ``block`` of ``run`` is used; `NEVER` if it is not.
 
         ``node``, whose key this decides, is answered as changed when the instant may have moved away.
         """
         return NEVER
+
+    def step_below(self, run: Key, block: int) -> int:
+        """The last block before ``block`` in ``run`` that may be used at another time; 0 if none is."""
+        return 0
 
 
 class ExactFuture(Future):
@@ -49,12 +53,15 @@ class ExactFuture(Future):
 
     def __init__(self, uses: CallUses) -> None:
         super().__init__()
-        self._by_key = uses.by_key
+        self._uses = uses.uses
 
-    def next_use_s(self, key: Key, node: Node) -> float:
-        uses = self._by_key.get(key, ())
+    def next_use_s(self, run: Key, block: int, node: Node) -> float:
+        uses = self._uses.of(run, block)
         index = bisect_right(uses, self.now_s)
         return uses[index] if index < len(uses) else NEVER
+
+    def step_below(self, run: Key, block: int) -> int:
+        return self._uses.step_below(run, block)
 
 
 class _Progress:
@@ -110,7 +117,7 @@ class EstimatedFuture(Future):
 
     def __init__(self, uses: WorkflowUses) -> None:
         super().__init__()
-        self._by_key = uses.by_key
+        self._uses = uses.uses
         self._itineraries = uses.itineraries
         self._ordinals = uses.ordinals
         self._active: dict[int, _Progress] = {}  # by ordinal
@@ -151,8 +158,8 @@ class EstimatedFuture(Future):
 
     # ------------------------------------------------------------------ what is asked
 
-    def next_use_s(self, key: Key, node: Node) -> float:
-        codes = self._by_key.get(key, ())
+    def next_use_s(self, run: Key, block: int, node: Node) -> float:
+        codes = self._uses.of(run, block)
         soonest_s, index = NEVER, bisect_left(codes, use_code(self._first_live, 0))
         while index < len(codes):
             ordinal = codes[index] >> POSITION_BITS
@@ -172,6 +179,9 @@ class EstimatedFuture(Future):
             return NEVER
         depends[node.serial] = node
         return round(soonest_s, _DIGITS)
+
+    def step_below(self, run: Key, block: int) -> int:
+        return self._uses.step_below(run, block)
 
     def _first_of(self, ordinal: int, code: int) -> float:
         """When a workflow not yet released is expected to make its call ``code``."""

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from pbkv.cache.blocks import Key
 
 POSITION_BITS = 32
+Code = int
 
 
-def use_code(ordinal: int, position: int) -> int:
+def use_code(ordinal: int, position: int) -> Code:
     """A use by call ``position`` of the workflow that is released as number ``ordinal``; sorts by both."""
     return ordinal << POSITION_BITS | position
 
@@ -31,7 +32,7 @@ class MissCosts:
     load_s_per_token: float = 1.0
 
     def prefill_s(self, num_before: int, num_tokens: int) -> float:
-        """Seconds to compute ``num_tokens`` behind ``num_before`` others; what the batch costs anyway is not in it."""
+        """Seconds that ``num_tokens`` behind ``num_before`` others add to a batch."""
         pairs = num_tokens * (num_before + num_tokens / 2)
         return num_tokens * self.prefill_s_per_token + pairs * self.prefill_s_per_pair
 
@@ -40,14 +41,49 @@ class MissCosts:
         return self.load_latency_s + num_tokens * self.load_s_per_token
 
 
-@dataclass(frozen=True, slots=True)
-class CallUses:
-    """The exact future: for each run of blocks the numbers of the calls that look it up, rising.
+class Uses:
+    """For each run of blocks the uses to come, as codes in rising order, and how far each reaches into it.
 
-    Calls are numbered in the order of their events' ``now_s``, as `pbkv curve` serves them.
+    Two paths that share a run's key may leave it at different blocks, where one of them ends there.
     """
 
-    by_key: Mapping[Key, Sequence[int]]
+    def __init__(self) -> None:
+        self._codes: dict[Key, list[Code]] = {}
+        self._reach: dict[Key, int] = {}  # block up to which the first use of a run reaches
+        self._reaches: dict[Key, list[int]] = {}  # those of all its uses, where they differ
+        self._known: dict[tuple[Key, int], list[Code]] = {}
+
+    def add(self, key: Key, reach: int, code: Code) -> None:
+        """Run ``key`` is looked up by ``code``, up to block ``reach``. Codes come in rising order."""
+        codes = self._codes.setdefault(key, [])
+        first = self._reach.setdefault(key, reach)
+        if key in self._reaches:
+            self._reaches[key].append(reach)
+        elif reach != first:
+            self._reaches[key] = [first] * len(codes) + [reach]
+        codes.append(code)
+
+    def of(self, key: Key, block: int) -> Sequence[Code]:
+        """The uses of run ``key`` that reach ``block``."""
+        reaches = self._reaches.get(key)
+        if reaches is None:
+            return self._codes[key] if block <= self._reach.get(key, 0) else ()
+        known = self._known.get((key, block))
+        if known is None:
+            codes = zip(self._codes[key], reaches, strict=True)
+            known = self._known[key, block] = [code for code, reach in codes if reach >= block]
+        return known
+
+    def step_below(self, key: Key, block: int) -> int:
+        """The last block before ``block`` in run ``key`` that may have other uses; 0 if all have the same."""
+        return max((reach for reach in set(self._reaches.get(key, ())) if reach < block), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallUses:
+    """The exact future. A code is a call's number, which is also its events' ``now_s`` (`pbkv curve`)."""
+
+    uses: Uses
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +96,12 @@ class Itinerary:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowUses:
-    """The future as far as no policy changes it: for each run the calls that look it up, as `use_code`.
+    """The future as far as no policy changes it. A code is a call of a workflow, as in `use_code`.
 
     ``itineraries`` are in the order of release, ``ordinals`` their places in it by workflow id.
     """
 
-    by_key: Mapping[Key, Sequence[int]]
+    uses: Uses
     itineraries: Sequence[Itinerary]
     ordinals: Mapping[str, int]
 

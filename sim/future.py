@@ -5,15 +5,15 @@ For the bounds among the policies alone (`pbkv.cache.named.ORACLES`): it takes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pbkv.cache.known import CallUses, Itinerary, Known, MissCosts, WorkflowUses, use_code
+from pbkv.cache.known import CallUses, Code, Itinerary, Known, MissCosts, Uses, WorkflowUses, use_code
 from pbkv.cache.named import ORACLES
 from pbkv.sim.workload import workflows_of
 
 if TYPE_CHECKING:
-    from pbkv.cache.blocks import BlockPath, Key, PathTable
+    from pbkv.cache.blocks import BlockPath, PathTable
     from pbkv.sim.profile import HardwareProfile
     from pbkv.sim.settings import Cell, Settings
     from pbkv.traces.reader import Trace
@@ -41,35 +41,32 @@ def miss_costs(profile: HardwareProfile) -> MissCosts:
 
 def uses_by_call(calls: Iterable[Call], table: PathTable) -> CallUses:
     """Which of ``calls``, by number, look each run up."""
-    by_key: dict[Key, list[int]] = {}
+    uses = Uses()
     for number, call in enumerate(calls):
-        for key in _looked_up(table.path(call.segment_ids, call.segment_tokens)):
-            by_key.setdefault(key, []).append(number)
-    return CallUses(by_key)
+        _add_lookup(uses, table.path(call.segment_ids, call.segment_tokens), number)
+    return CallUses(uses)
 
 
 def uses_by_workflow(
     workflows: Iterable[tuple[int, Workflow]], table: PathTable, unknown_gap_s: float
 ) -> WorkflowUses:
     """Which calls of ``workflows`` (namespace, workflow; in order of release) look each run up."""
-    by_key: dict[Key, list[int]] = {}
-    itineraries, ordinals = list[Itinerary](), dict[str, int]()
+    uses, itineraries, ordinals = Uses(), list[Itinerary](), dict[str, int]()
     for ordinal, (namespace, workflow) in enumerate(workflows):
         ordinals[workflow.workflow_id] = ordinal
         itineraries.append(_itinerary(workflow, unknown_gap_s))
         for call in workflow.calls:
-            code = use_code(ordinal, call.call_index)
-            for key in _looked_up(table.path(call.segment_ids, call.segment_tokens, namespace)):
-                by_key.setdefault(key, []).append(code)
-    return WorkflowUses(by_key, itineraries, ordinals)
+            path = table.path(call.segment_ids, call.segment_tokens, namespace)
+            _add_lookup(uses, path, use_code(ordinal, call.call_index))
+    return WorkflowUses(uses, itineraries, ordinals)
 
 
-def _looked_up(path: BlockPath) -> Iterator[Key]:
-    """The runs in which the prompt can have a hit: the block of its last token cannot."""
+def _add_lookup(uses: Uses, path: BlockPath, code: Code) -> None:
+    """Note where the prompt can have a hit: the block of its last token cannot."""
     limit, start = (path.num_tokens - 1) // path.block_size, 0
     for key, end in zip(path.keys, path.ends, strict=True):
         if start < limit:
-            yield key
+            uses.add(key, min(end, limit), code)
         start = end
 
 

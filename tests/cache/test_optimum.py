@@ -23,18 +23,37 @@ PROMPTS = st.lists(
 )  # of blocks; at most 30 different ones
 
 
-def flow_of(prompts: Sequence[Prompt]) -> Workflow:
-    """One workflow whose i-th call has a block a segment, and one token more that cannot be found."""
-    calls = [
-        Call(i, "a", (), None, (*prompt, 1000 + i), (*(B for _ in prompt), 1), 1)
-        for i, prompt in enumerate(prompts)
-    ]
+WIDE = st.lists(
+    st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=2), st.booleans()), min_size=1, max_size=8
+).map(lambda drawn: [_two_blocks_a_segment(*each) for each in drawn])
+
+
+def _two_blocks_a_segment(segments: Sequence[int], is_cut: bool) -> Prompt:
+    """A prompt that may end in the middle of its last segment."""
+    blocks = [2 * segment + half for segment in segments for half in (0, 1)]
+    return tuple(blocks[:-1] if is_cut else blocks)
+
+
+def flow_of(prompts: Sequence[Prompt], blocks_a_segment: int) -> Workflow:
+    """One workflow, a call a prompt, each with one token more that cannot be found."""
+    calls = []
+    for i, prompt in enumerate(prompts):
+        segments = [prompt[at : at + blocks_a_segment] for at in range(0, len(prompt), blocks_a_segment)]
+        ids, tokens = [blocks[0] for blocks in segments], [len(blocks) * B for blocks in segments]
+        calls.append(Call(i, "a", (), None, (*ids, 1000 + i), (*tokens, 1), 1))
     return Workflow("w", "app", None, calls)
 
 
-def hits(policy: str, prompts: Sequence[Prompt], capacity: int, *, whole_nodes: bool = False) -> int:
+def hits(
+    policy: str,
+    prompts: Sequence[Prompt],
+    capacity: int,
+    *,
+    whole_nodes: bool = False,
+    blocks_a_segment: int = 1,
+) -> int:
     """What `pbkv curve` counts, in blocks."""
-    flow, table = flow_of(prompts), PathTable(B)
+    flow, table = flow_of(prompts, blocks_a_segment), PathTable(B)
     known = Known(uses_by_call(flow.calls, table), whole_nodes=whole_nodes, block_size=B)
     config = CacheConfig(capacity, 0, B, whole_nodes=whole_nodes)
     manager, num_hits = CacheManager(config, table, make_policy(policy, known=known)), 0
@@ -74,6 +93,13 @@ def test_blocks_by_exact_future_are_the_optimum_and_nothing_beats_it(
     best = optimum(prompts, capacity, keeps_prompts=True)
     assert hits("belady", prompts, capacity) == best
     assert best <= optimum(prompts, capacity, keeps_prompts=False) <= infinite(prompts)
+
+
+@given(prompts=WIDE, capacity=st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_so_they_are_where_a_prompt_ends_inside_a_segment(prompts: list[Prompt], capacity: int) -> None:
+    best = optimum(prompts, capacity, keeps_prompts=True)
+    assert hits("belady", prompts, capacity, blocks_a_segment=2) == best
 
 
 @pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "infinite"])
