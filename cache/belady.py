@@ -10,7 +10,7 @@ from pbkv.cache.future import NEVER
 
 if TYPE_CHECKING:
     from pbkv.cache.future import Future
-    from pbkv.cache.known import MissCosts
+    from pbkv.cache.known import Known
     from pbkv.cache.tree import Node
 
 
@@ -26,7 +26,7 @@ class Belady:
         self._future = future
         self._by_block = by_block
 
-    def key(self, node: Node) -> tuple[float, float]:
+    def key(self, node: Node) -> tuple[float, ...]:
         return -self._next_use_s(node), node.last_access_s
 
     def queued(self, node: Node) -> None:
@@ -52,24 +52,24 @@ class Belady:
 class CostAwareBelady(Belady):
     """The largest distance to the next use × size / cost of the miss goes first.
 
-    A victim on the GPU with a host copy costs a load, any other a prefill at its depth; whether the host
-    copy lasts until then is not asked.
+    A victim on the GPU costs a load if it has a host copy or gets one as it goes, any other a prefill at
+    its depth; whether the host copy lasts until then is not asked.
     """
 
-    def __init__(self, future: Future, by_block: bool, costs: MissCosts, block_size: int) -> None:
+    def __init__(self, future: Future, by_block: bool, known: Known) -> None:
         super().__init__(future, by_block)
-        self._costs = costs
-        self._block_size = block_size
+        self._known = known
 
-    def key(self, node: Node) -> tuple[float, float]:
+    def key(self, node: Node) -> tuple[float, ...]:
+        """Of what is due already, what came in last goes first: it is served last."""
         at_s = self._next_use_s(node)
         if at_s == NEVER:
-            return -NEVER, node.last_access_s
+            return -NEVER, -NEVER, node.last_access_s
         distance_s = max(round(at_s - round(self._future.now_s, 6), 6), 0.0)
-        return -distance_s * node.num_blocks / self._miss_s(node), node.last_access_s
+        return -distance_s * node.num_blocks / self._miss_s(node), -at_s, node.last_access_s
 
     def _miss_s(self, node: Node) -> float:
-        size = self._block_size
-        if node.gpu and node.host:
-            return self._costs.load_s(node.num_blocks * size)
-        return self._costs.prefill_s(node.start * size, node.num_blocks * size)
+        costs, size = self._known.costs, self._known.block_size
+        if node.gpu and (node.host or self._known.copies_at_eviction):
+            return costs.load_s(node.num_blocks * size)
+        return costs.prefill_s(node.start * size, node.num_blocks * size)

@@ -1,4 +1,4 @@
-"""When a run of blocks is used next: exactly, where no policy can change it, or estimated from the run so far."""
+"""When blocks are used next: exactly, where no policy can change it, or estimated from the run so far."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Future(Follower):
         return (lower,)
 
     def next_use_s(self, run: Key, block: int, node: Node) -> float:
-        """The next instant at which the block that ends at ``block`` of ``run`` is used; `NEVER` if it is not.
+        """When the block that ends at ``block``, of ``run``, is used next; `NEVER` if it is not.
 
         ``node``, whose key this decides, is answered as changed when the instant may have moved away.
         """
@@ -67,7 +67,16 @@ class ExactFuture(Future):
 class _Progress:
     """A released workflow: which of its calls have ended, which have come in, and what it did last."""
 
-    __slots__ = ("_anchor_s", "_call_s", "_itinerary", "_num_before", "_wait_s", "candidates", "ended", "waiting")
+    __slots__ = (
+        "_anchor_s",
+        "_call_s",
+        "_itinerary",
+        "_num_before",
+        "_wait_s",
+        "candidates",
+        "ended",
+        "waiting",
+    )
 
     def __init__(self, itinerary: Itinerary) -> None:
         self.candidates: dict[int, Node] = {}  # whose next use is one of this workflow's, by serial
@@ -226,4 +235,3 @@ def _taken(candidates: dict[int, Node]) -> list[Node]:
     taken = list(candidates.values())
     candidates.clear()
     return taken
-

@@ -110,13 +110,15 @@ class WorkflowUses:
 class Known:
     """What a simulation can tell a policy beyond what clients say. Without ``uses`` there is no future.
 
-    ``whole_nodes`` and ``block_size`` are those of the cache (`CacheConfig`).
+    ``whole_nodes`` and ``block_size`` are those of the cache (`CacheConfig`); with ``copies_at_eviction``
+    what leaves the GPU is written to the host then, if there is room.
     """
 
     uses: CallUses | WorkflowUses | None = None
-    costs: MissCosts = MissCosts()  # noqa: RUF009 - frozen
+    costs: MissCosts = MissCosts()
     whole_nodes: bool = True
     block_size: int = 16
+    copies_at_eviction: bool = False
 
 
 NOTHING_KNOWN = Known()

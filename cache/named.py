@@ -90,8 +90,7 @@ def _belady(known: Known) -> Policy:
 def _belady_cost(known: Known) -> Policy:
     future = make_future(known.uses)
     gpu_order, host_order = (
-        CostAwareBelady(future, by_block, known.costs, known.block_size)
-        for by_block in (not known.whole_nodes, False)
+        CostAwareBelady(future, by_block, known) for by_block in (not known.whole_nodes, False)
     )
     return Policy(gpu_order, host_order, (future,))
 

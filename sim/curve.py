@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.garbage import collector_paused
-from pbkv.cache.manager import CacheManager
 from pbkv.cache.known import Known
+from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import ORACLES, capacity_of, make_policy
 from pbkv.sim.future import uses_by_call
 from pbkv.traces.errors import ConfigError, InvariantError
@@ -88,9 +88,7 @@ def hit_curve(
             calls = (call for _, call in _calls(trace.workflows(), order, concurrency))
             uses = uses_by_call(calls, table)
         known = Known(uses, whole_nodes=whole_nodes, block_size=block_size)
-        caches = [
-            _Cache(policy, size, table, seed, known) for policy, size in product(policies, gpu_blocks)
-        ]
+        caches = [_Cache(policy, size, table, seed, known) for policy, size in product(policies, gpu_blocks)]
         for now, (workflow, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
             path = table.path(call.segment_ids, call.segment_tokens)
             answer = _answer(table, path, call)

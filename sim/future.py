@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from pbkv.cache.config import WriteMode
 from pbkv.cache.known import CallUses, Code, Itinerary, Known, MissCosts, Uses, WorkflowUses, use_code
 from pbkv.cache.named import ORACLES
 from pbkv.sim.workload import workflows_of
@@ -25,7 +26,8 @@ def known_of(traces: Sequence[Trace], settings: Settings, cell: Cell, table: Pat
     uses = None
     if cell.policy in ORACLES:
         uses = uses_by_workflow(workflows_of(traces, settings, cell), table, settings.unknown_gap_s)
-    return Known(uses, miss_costs(settings.profile), settings.whole_nodes, settings.block_size)
+    copies = settings.write_mode in (WriteMode.WRITE_BACK, WriteMode.EXCLUSIVE) and cell.host_blocks > 0
+    return Known(uses, miss_costs(settings.profile), settings.whole_nodes, settings.block_size, copies)
 
 
 def miss_costs(profile: HardwareProfile) -> MissCosts:

@@ -71,9 +71,7 @@ def test_belady_is_below_the_peers_optimum_by_what_running_prompts_must_hold(pla
             assert _flat_optimum_hits(prompts, size, bypasses=bypasses) * BLOCK_SIZE == expected[size]
     with open_trace(plain) as trace:
         half = trace.num_calls // 2
-        found = hit_curve(
-            trace, ["belady"], sizes, block_size=BLOCK_SIZE, order="file", warm_up_calls=half
-        )
+        found = hit_curve(trace, ["belady"], sizes, block_size=BLOCK_SIZE, order="file", warm_up_calls=half)
     assert {p.gpu_blocks: p.hit_blocks * BLOCK_SIZE for p in found.points} == BELADY_HIT_TOKENS
 
 

@@ -87,7 +87,7 @@ def expected_misses(touched: set[int], forecast: Forecast, gamma: float) -> floa
 class Told:
     """A predictor that says what it has been told, by workflow."""
 
-    agents = list(AGENTS)
+    agents = tuple(AGENTS)
 
     def __init__(self, forecasts: dict[str, Forecast]) -> None:
         self._forecasts = forecasts

@@ -72,7 +72,9 @@ def test_warm_up_calls_fill_the_cache_uncounted(tmp_path: Path) -> None:
 
 def test_the_infinite_cache_is_a_policy_of_any_size(tmp_path: Path) -> None:
     loop = [call(i, {1 + i % 3: 9}) for i in range(9)]
-    found = curve_of(tmp_path, [Workflow("w", "app", None, loop)], policies=["lru", "infinite"], gpu_blocks=[2])
+    found = curve_of(
+        tmp_path, [Workflow("w", "app", None, loop)], policies=["lru", "infinite"], gpu_blocks=[2]
+    )
     assert [point.hit_blocks for point in found.points] == [0, found.infinite_hit_blocks]
     assert [point.gpu_blocks for point in found.points] == [2, 2]
 
