@@ -141,6 +141,8 @@ def test_g2_is_attained_by_an_end_that_was_not_foreseen(num_steps: int, gamma: f
     truth[0] = [0, 0, 0, 1]
     error = score({0}, estimate, gamma) - score({0}, truth, gamma)
     assert error == pytest.approx(factor(num_steps, gamma) * distance(truth, estimate, gamma))
+    over_agents_alone = distance(truth[:, :-1], estimate[:, :-1], gamma)
+    assert error > factor(num_steps, gamma) * over_agents_alone  # END must be an outcome
 
 
 @given(drawn=pairs_of_forecasts(), touched=TOUCHED, gamma=GAMMA)
