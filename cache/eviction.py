@@ -17,7 +17,8 @@ class EvictionOrder(Protocol):
     """The plug point of an eviction policy: one method.
 
     ``key`` is asked when a node becomes a candidate and again before it goes. It may grow while the
-    node is a candidate (it was used) and must not shrink.
+    node is a candidate (it was used) and must not shrink. Where single blocks are evicted, an order may
+    have ``tail_blocks(node)``: how many of a node's last blocks its key holds for (else all).
     """
 
     def key(self, node: Node) -> Any: ...

@@ -30,6 +30,10 @@ class Follower:
     def touched(self, node: Node, lease: Lease) -> None:
         """``lease`` (a call of an agent) uses the path down to ``node``: found it, or made it."""
 
+    def cut(self, upper: Node, lower: Node) -> Changed:
+        """A node has been cut in two; ``lower`` is the old one, whose first blocks are in ``upper`` now."""
+        return NOTHING
+
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         """The prompt of call ``position`` has been computed, its first token is out."""
         return NOTHING

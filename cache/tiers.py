@@ -40,6 +40,8 @@ class Tiers:
         self.prefetched = PrefetchCounts()
         self._touched = [f.touched for f in policy.followers if type(f).touched is not Follower.touched]
         self._timed = [f for f in policy.followers if type(f).passed is not Follower.passed]
+        self._cut = [f.cut for f in policy.followers if type(f).cut is not Follower.cut]
+        self._tail_blocks: Callable[[Node], int] | None = getattr(policy.gpu_order, "tail_blocks", None)
         self._gpu_queue = CandidateQueue(policy.gpu_order, _is_gpu_candidate)
         self._host_queue = CandidateQueue(policy.host_order, _is_host_candidate)
         self.ahead = CandidateQueue(policy.prefetch, _is_ahead_candidate) if policy.prefetch else None
@@ -86,6 +88,8 @@ class Tiers:
         upper = self.tree.split(node, at_block)
         if self.ahead is not None and not upper.gpu:
             self.ahead.add(upper)
+        for cut in self._cut:
+            self.rescored(cut(upper, node))
         return upper
 
     def hold_gpu(self, node: Node) -> None:
@@ -155,10 +159,17 @@ class Tiers:
             if victim is None or not may_go(victim):
                 break
             self._gpu_queue.pop()
-            missing = num_blocks - self.free_blocks - self.pending_free_blocks
-            if not self.config.whole_nodes and victim.num_blocks > missing:
-                self.split(victim, victim.end - missing)
+            if not self.config.whole_nodes:
+                missing = num_blocks - self.free_blocks - self.pending_free_blocks
+                self._cut_off(victim, missing)
             self._evict(victim, by, reason, now_s)
+
+    def _cut_off(self, victim: Node, num_blocks: int) -> None:
+        """Leave ``victim`` its last ``num_blocks``, or as many of them as its order lets go together."""
+        if self._tail_blocks is not None:
+            num_blocks = min(num_blocks, self._tail_blocks(victim))
+        if num_blocks < victim.num_blocks:
+            self.split(victim, victim.end - num_blocks)
 
     def _evict(self, node: Node, by: str, reason: Reason, now_s: float) -> None:
         if node.host:

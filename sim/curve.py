@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Literal
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.garbage import collector_paused
+from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
-from pbkv.cache.named import make_policy
+from pbkv.cache.named import ORACLES, capacity_of, make_policy
+from pbkv.sim.future import uses_by_call
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:
@@ -79,12 +81,14 @@ def hit_curve(
     """
     _check(policies, gpu_blocks, concurrency, warm_up_calls)
     table = PathTable(block_size)  # shared: what any cache has kept, an infinite one still has
-    caches = [
-        _Cache(policy, CacheConfig(size, 0, block_size, whole_nodes=whole_nodes), table, seed)
-        for policy, size in product(policies, gpu_blocks)
-    ]
     num_calls = num_tokens = num_blocks = infinite_hits = 0
     with collector_paused():
+        uses = None
+        if not set(ORACLES).isdisjoint(policies):
+            calls = (call for _, call in _calls(trace.workflows(), order, concurrency))
+            uses = uses_by_call(calls, table)
+        known = Known(uses, whole_nodes=whole_nodes, block_size=block_size)
+        caches = [_Cache(policy, size, table, seed, known) for policy, size in product(policies, gpu_blocks)]
         for now, (workflow, call) in enumerate(_calls(trace.workflows(), order, concurrency)):
             path = table.path(call.segment_ids, call.segment_tokens)
             answer = _answer(table, path, call)
@@ -107,10 +111,13 @@ def hit_curve(
 class _Cache:
     """One policy at one capacity."""
 
-    def __init__(self, policy: str, config: CacheConfig, table: PathTable, seed: int) -> None:
+    def __init__(self, policy: str, gpu_blocks: int, table: PathTable, seed: int, known: Known) -> None:
         self.policy = policy
         self.num_hits = 0
-        self._manager = CacheManager(config, table, make_policy(policy, seed))
+        self._gpu_blocks = gpu_blocks
+        size, _ = capacity_of(policy, gpu_blocks, 0)
+        config = CacheConfig(size, 0, known.block_size, whole_nodes=known.whole_nodes)
+        self._manager = CacheManager(config, table, make_policy(policy, seed, known=known))
 
     def serve(
         self, path: BlockPath, answer: BlockPath | None, workflow: Workflow, call: Call, now_s: float
@@ -136,9 +143,8 @@ class _Cache:
         return admission.gpu_hit_tokens // path.block_size
 
     def point(self, num_prompt_tokens: int) -> CurvePoint:
-        config = self._manager.config
-        ratio = self.num_hits * config.block_size / max(num_prompt_tokens, 1)
-        return CurvePoint(self.policy, config.gpu_blocks, self.num_hits, ratio)
+        ratio = self.num_hits * self._manager.config.block_size / max(num_prompt_tokens, 1)
+        return CurvePoint(self.policy, self._gpu_blocks, self.num_hits, ratio)
 
 
 def _answer(table: PathTable, path: BlockPath, call: Call) -> BlockPath | None:

@@ -25,6 +25,7 @@ from pbkv.predict.forecast import needs_context
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.faults import Client
+from pbkv.sim.future import known_of
 from pbkv.sim.recorder import Recorder
 from pbkv.sim.workload import check_fit, check_predictors, workflows_of
 from pbkv.traces.run_folder import RunFolder
@@ -118,7 +119,8 @@ def run_cell(
     folder.start_cell(cell.cell, cell.policy, cell.gpu_blocks, cell.host_blocks, cell.seed)
     started_at_s, written_s = perf_counter(), folder.wall_s
     env, table = simpy.Environment(), PathTable(settings.block_size)
-    policy = make_policy(cell.policy, cell.seed, settings.policy_options)
+    known = known_of(traces, settings, cell, table)
+    policy = make_policy(cell.policy, cell.seed, settings.policy_options, known)
     manager = CacheManager(settings.cache_config(cell), table, policy)
     engine = Engine(env, manager, settings.profile, settings.engine_config())
     recorder = Recorder(folder, engine)

@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import CacheConfig, WriteMode
-from pbkv.cache.named import make_policy
+from pbkv.cache.named import capacity_of, make_policy
 from pbkv.cache.policy import PolicyOptions
 from pbkv.sim.config import EngineConfig
 from pbkv.sim.faults import Faults
@@ -92,9 +92,10 @@ class Settings:
 
     def cache_config(self, cell: Cell) -> CacheConfig:
         """Sizes and rules of the cell's cache."""
+        gpu_blocks, host_blocks = capacity_of(cell.policy, cell.gpu_blocks, cell.host_blocks)
         return CacheConfig(
-            gpu_blocks=cell.gpu_blocks,
-            host_blocks=cell.host_blocks,
+            gpu_blocks=gpu_blocks,
+            host_blocks=host_blocks,
             block_size=self.block_size,
             write_mode=self.write_mode,
             whole_nodes=self.whole_nodes,

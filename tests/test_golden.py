@@ -33,6 +33,11 @@ CURVE = {
     "pbkv-he": (11556, 17377, 21268),
     "pbkv": (11556, 17377, 21268),  # no host tier, nothing to prefetch
     "pbkv-aggressive": (11556, 17377, 21268),
+    "infinite": (21268, 21268, 21268),
+    "pbkv-he-oracle": (12806, 18467, 21268),
+    "pbkv-oracle": (12806, 18467, 21268),
+    "belady": (13284, 18780, 21268),
+    "belady-cost": (13284, 18780, 21268),  # unit costs
 }
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
@@ -47,6 +52,11 @@ SIMULATED = {
     "pbkv-he": (582, 328256, 144, 10000, 5301, 5292),
     "pbkv": (582, 328320, 80, 10000, 5301, 5292),
     "pbkv-aggressive": (610, 327456, 0, 10944, 5328, 5315),
+    "infinite": (655, 338400, 0, 0, 0, 0),
+    "pbkv-he-oracle": (581, 329696, 0, 8704, 5178, 5173),
+    "pbkv-oracle": (581, 329696, 0, 8704, 5178, 5173),
+    "belady": (650, 332400, 0, 6000, 5025, 5025),
+    "belady-cost": (650, 332400, 0, 6000, 5025, 5025),
 }
 WRITE_MODES = {
     "write-through": (539, 261408, 10528, 66464, 9521, 8863),

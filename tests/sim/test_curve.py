@@ -70,6 +70,15 @@ def test_warm_up_calls_fill_the_cache_uncounted(tmp_path: Path) -> None:
     assert (found.num_calls, found.num_prompt_tokens, found.points[0].hit_ratio) == (1, 9, 8 / 9)
 
 
+def test_the_infinite_cache_is_a_policy_of_any_size(tmp_path: Path) -> None:
+    loop = [call(i, {1 + i % 3: 9}) for i in range(9)]
+    found = curve_of(
+        tmp_path, [Workflow("w", "app", None, loop)], policies=["lru", "infinite"], gpu_blocks=[2]
+    )
+    assert [point.hit_blocks for point in found.points] == [0, found.infinite_hit_blocks]
+    assert [point.gpu_blocks for point in found.points] == [2, 2]
+
+
 @given(trace=workflows(), sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3, unique=True))
 @settings(max_examples=40, deadline=None)
 def test_every_point_is_the_twins_and_below_the_infinite_cache(

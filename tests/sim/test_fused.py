@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig, WriteMode
+from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import POLICIES, make_policy
 from pbkv.cache.policy import PolicyOptions
@@ -20,6 +21,7 @@ from pbkv.sim.config import EngineConfig
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.faults import Client, Faults
+from pbkv.sim.future import miss_costs, uses_by_workflow
 from pbkv.sim.profile import load_profile
 from pbkv.sim.request import Request
 from pbkv.traces.schema import Workflow
@@ -46,8 +48,10 @@ def play(
     faulty: bool,
 ) -> tuple[list[Request], Engine]:
     env, table = simpy.Environment(), PathTable(cache.block_size)
-    manager = CacheManager(cache, table, make_policy(policy, 1, OPTIONS[faulty]))
     profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
+    uses = uses_by_workflow(((0, workflow) for workflow in trace), table, unknown_gap_s=0.0)
+    known = Known(uses, miss_costs(profile), cache.whole_nodes, cache.block_size)
+    manager = CacheManager(cache, table, make_policy(policy, 1, OPTIONS[faulty], known))
     engine = Engine(env, manager, profile, engine_config)
     ended: list[Request] = []
 
