@@ -1,6 +1,6 @@
 """Accuracy of the predictors, beside the PBKV paper's and on real traces.
 
-    python bench/predictors.py         # → docs/results/predict/; about ten minutes on one core
+    python bench/predictors.py         # → docs/results/predict/; about twelve minutes on one core
 
 HoVer-like: 1,000 workflows to train on, 100 that stop the training, 500 to test, three traces of other
 seeds. The real sets lie beside the checkout (../shared/data) and are left out where they do not.
@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.predictors`
 
+from bench.gru import gru  # noqa: E402 - needs the line above
 from bench.predictors_report import (  # noqa: E402 - needs the line above
     draw_curve,
     hover_table,
@@ -45,6 +46,7 @@ STEPS = 3
 NUM_TRAINING, NUM_STOPPING, NUM_TEST = 1000, 100, 500
 SEEDS = (1, 2, 3)
 NUM_FOLDS = 5
+NO_GRU = ("claude_code_weka",)  # its workflows of up to 561 calls would take as long as all else together
 REAL_SETS = ("tau2_bench", "marble_db_star", "magentic_one_gaia", "tapeagents_gaia", "claude_code_weka")
 
 ByStep = Sequence[Accuracy]
@@ -97,6 +99,8 @@ def hover(seeds: Sequence[int], sizes: Sequence[int]) -> tuple[Runs, dict[int, R
         trained, found = timed(
             f"hover, seed {seed}", lambda recipe=recipe, split=split: compared(recipe, split)
         )
+        options = recipe.options
+        found["gru"] = timed("gru", lambda split=split, options=options: gru(split, STEPS, "column", options))
         runs.append({**found, **timed("probes on x", lambda split=split: probes(split))})
         for size, at_size in learning_curve(recipe, split):
             say(f"  {size} workflows: {at_size['graph'][0].top1:.3f}")
@@ -170,6 +174,10 @@ def real_set(path: Path) -> Runs:
                 ),
             )
             fold[f"graph, {kind}"] = measured(trained.predictor, part.test, STEPS)
+        if path.name.removesuffix(".jsonl.gz") not in NO_GRU:
+            fold["gru, hash"] = timed(
+                "gru", lambda part=part, options=options: gru(part, STEPS, "hash", options)
+            )
         for order in (1, 3):
             markov = Recipe(f"markov:{order}", STEPS).train(whole)
             fold[f"markov:{order}"] = measured(markov.predictor, part.test, STEPS)

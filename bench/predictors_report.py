@@ -41,11 +41,12 @@ _COLORS = {1: "#0072B2", 2: "#009E73", 3: "#D55E00"}
 
 def hover_table(runs: Runs, num_steps: int) -> str:
     rows = []
-    for name, paper in PAPER.items():
+    for name in ("graph", "gru", *list(PAPER)[1:]):
         steps = range(num_steps)
+        paper = [f" ({value:.3f})" for value in PAPER[name]] if name in PAPER else [""] * num_steps
         rows.append(
             [name]
-            + [f"{mean(runs, name, k, 'top1')} ({paper[k]:.3f})" for k in steps]
+            + [f"{mean(runs, name, k, 'top1')}{paper[k]}" for k in steps]
             + [mean(runs, name, k, "brier") for k in steps]
             + [mean(runs, name, k, "calibration_error") for k in steps]
         )
@@ -54,10 +55,10 @@ def hover_table(runs: Runs, num_steps: int) -> str:
 
 def real_table(real: Mapping[str, Runs], num_steps: int) -> str:
     """Top-1 by step as the mean over folds ± half its 95 % interval, what was described, and who wins."""
-    names = ("graph, hash", "graph, none", "markov:1", "markov:3")
+    names = ("graph, hash", "graph, none", "gru, hash", "markov:1", "markov:3")
     rows = []
     for title, folds in real.items():
-        for name in names:
+        for name in (name for name in names if name in folds[0]):
             described = {"markov:1": DESCRIBED[title][0], "markov:3": DESCRIBED[title][1]}.get(name)
             rows.append(
                 [title if name == names[0] else "", name]

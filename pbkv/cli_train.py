@@ -75,9 +75,10 @@ def train(
     curve: dict[int, list[Mapping[str, ByStep]]] = {}
     first: Trained | None = None
     with _progress(epochs) as report:
-        for number, part in enumerate(_splits(workflows, shares, seed, seeds, folds)):
+        parts = _splits(workflows, shares, seed, seeds, folds)
+        for number, part in enumerate(parts):
             seeded = recipe.with_seed(seed if folds else seed + number)
-            trained, found = compared(seeded, part, report(f"{kind} {number + 1}"))
+            trained, found = compared(seeded, part, report(f"{kind}, {number + 1} of {len(parts)}"))
             first = first or trained
             runs.append(found)
             if learning_curve and found:
@@ -188,14 +189,14 @@ def _progress(num_epochs: int) -> Iterator[Callable[[str], Report]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("epochs at most, loss {task.fields[loss]:.3f}"),
+        TextColumn("epochs at most{task.fields[loss]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("train", total=num_epochs, loss=float("nan"))
+        task = progress.add_task("train", total=num_epochs, loss="")
 
         def report_for(title: str) -> Report:
-            progress.reset(task, description=title)
-            return lambda epoch, loss: progress.update(task, completed=epoch, loss=loss)
+            progress.reset(task, description=title, loss="")
+            return lambda epoch, loss: progress.update(task, completed=epoch, loss=f", loss {loss:.3f}")
 
         yield report_for
 

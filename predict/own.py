@@ -84,7 +84,8 @@ def _module(path: Path) -> object:
 
 def _failure(path: str, error: Exception) -> ConfigError:
     """With the last line of ``path`` that the error passed through."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(Path(path).absolute())]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     where = f"predictor {path}" + (f", line {line}" if line else "")
     return ConfigError(where, f"{type(error).__name__}: {error}", "no error in it")

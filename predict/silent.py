@@ -16,8 +16,7 @@ class Silent:
     """Knows no agents, so every agent's weight is 0.
 
     Its rows have END as their only column. Under `pbkv-he` all active nodes then score 0 and its ties
-    decide, deeper first and then the least recently used: retired entries first as in LAE, and next to
-    LAE's LRU among the active.
+    decide: retired entries first as in LAE, then the deeper ones, then the least recently used.
     """
 
     is_conditional = True

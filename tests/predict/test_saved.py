@@ -242,8 +242,12 @@ def test_an_error_while_it_runs_is_named_with_its_line(tmp_path: Path) -> None:
         ("def (:\n", r"mine.py, line 1: got SyntaxError: "),
     ],
 )
-def test_a_broken_one_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_one_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
     path = tmp_path / "mine.py"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        named_predictor(f"{path}:Always", 2)
+    monkeypatch.chdir(tmp_path)
+    for written in (path, path.name):
+        with pytest.raises(ConfigError, match=message):
+            named_predictor(f"{written}:Always", 2)
