@@ -43,7 +43,8 @@ class Recurrent(nn.Module):
         inputs = torch.cat([agents, text], dim=2)
         states, _ = self.gru(inputs)
         joined = torch.cat([states, agents], dim=2)
-        return self.output(self.dropout(torch.relu(self.hidden(joined)))).unflatten(2, self.shape)
+        logits: torch.Tensor = self.output(self.dropout(torch.relu(self.hidden(joined))))
+        return torch.unflatten(logits, 2, self.shape)
 
 
 def gru(split: Split, num_steps: int, context_kind: str, options: TrainingOptions) -> Sequence[Accuracy]:
@@ -85,9 +86,9 @@ def _fit(
     least, best, best_epoch = float("inf"), deepcopy(model.state_dict()), 0
     for epoch in range(1, options.num_epochs + 1):
         model.train()
-        for rows in torch.randperm(len(training)).split(batch_size):
+        for rows in torch.randperm(len(training)).split(batch_size):  # type: ignore[no-untyped-call]  # torch's own
             optimizer.zero_grad()
-            _loss(model, [training[row] for row in rows]).backward()
+            _loss(model, [training[row] for row in rows]).backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.step()
         model.eval()
         with torch.no_grad():

@@ -50,10 +50,10 @@ def _logistic(inputs: np.ndarray, outcomes: np.ndarray, shown: np.ndarray, width
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(x @ weights, y) + 1e-5 * (weights**2).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch's own
     with torch.no_grad():
         return torch.softmax(_with_one(shown) @ weights, dim=1).double().numpy()
 
@@ -64,7 +64,10 @@ def _nearest(known: np.ndarray, asked: np.ndarray, k: int) -> np.ndarray:
 
 
 def _standard(training: Examples, examples: Examples) -> np.ndarray:
-    return (examples.contexts - training.contexts.mean(axis=0)) / training.contexts.std(axis=0)
+    standard: np.ndarray = (examples.contexts - training.contexts.mean(axis=0)) / training.contexts.std(
+        axis=0
+    )
+    return standard
 
 
 def _with_one(inputs: np.ndarray) -> torch.Tensor:
@@ -72,4 +75,4 @@ def _with_one(inputs: np.ndarray) -> torch.Tensor:
 
 
 def _width(examples: Examples) -> int:
-    return examples.history.shape[1]  # agents and one more: END here
+    return int(examples.history.shape[1])  # agents and one more: END here
