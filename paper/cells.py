@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pbkv.paper.experiments import NUM_WORKFLOWS, Arm
+
+if TYPE_CHECKING:
+    from pbkv.sim.settings import Settings
 
 Row = Mapping[str, Any]
 _MEASURES = (
@@ -41,22 +44,32 @@ class Job:
     def key(self) -> dict[str, Any]:
         return {**asdict(self.arm), "seed": self.seed}
 
+    def run(self) -> dict[str, Any]:
+        """Simulate the cell: its key, its measures' means, and what became of prefetches."""
+        return {**self.key(), **simulated(self.trace, self.arm.settings(self.seed, str(self.graph_file)))}
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Simulate the cell: its key, its measures' means, and what became of prefetches."""
+
+def simulated(trace: Path, settings: Settings) -> dict[str, Any]:
+    """The measures of the one cell of ``settings``."""
     from pbkv.analysis.summary import summarise
     from pbkv.sim.run import simulate
     from pbkv.traces.reader import Trace
 
     with tempfile.TemporaryDirectory(prefix="pbkv-cell-") as scratch:
         out = Path(scratch) / "run"
-        result = simulate([Trace(job.trace)], job.arm.settings(job.seed, str(job.graph_file)), out)[0]
+        result = simulate([Trace(trace)], settings, out)[0]
         summary = summarise(out)[0]
     measures = {name: found.mean for name in _MEASURES if (found := getattr(summary, name)) is not None}
-    names = ("num_calls", "num_preemptions", "num_iterations", "num_pure_decodes")
-    counts = {name: getattr(result, name) for name in names}
-    times = {"makespan_s": result.makespan_s, "loop_wall_s": result.loop_wall_s}
-    return {**job.key(), **measures, **counts, **times, **asdict(result.prefetch)}
+    names = ("num_workflows", "num_calls", "num_preemptions", "num_iterations", "num_pure_decodes")
+    counts = {name: getattr(result, name) for name in (*names, "makespan_s", "loop_wall_s")}
+    return {**measures, **counts, **asdict(result.prefetch)}
+
+
+class Keyed(Protocol):
+    """Some work that is told from other work by its key, in a process of its own."""
+
+    def key(self) -> dict[str, Any]: ...
+    def run(self) -> dict[str, Any]: ...
 
 
 class Kept:
@@ -74,32 +87,32 @@ class Kept:
             if kept["state"] == state:
                 self.rows[kept["key"]] = kept["row"]
 
-    def has(self, job: Job) -> bool:
+    def has(self, job: Keyed) -> bool:
         return _text(job.key()) in self.rows
 
-    def add(self, job: Job, row: Row) -> None:
+    def add(self, job: Keyed, row: Row) -> None:
         key = _text(job.key())
         self.rows[key] = row
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"state": self._state, "key": key, "row": row}) + "\n")
 
-    def of(self, jobs: Iterable[Job]) -> list[Row]:
+    def of(self, jobs: Iterable[Keyed]) -> list[Row]:
         return [self.rows[_text(job.key())] for job in jobs]
 
 
 def run_jobs(
-    jobs: Sequence[Job], kept: Kept, num_workers: int, progress: Callable[[int], None]
+    jobs: Sequence[Keyed], kept: Kept, num_workers: int, progress: Callable[[int], None]
 ) -> Iterator[Row]:
     """Run the jobs that ``kept`` lacks; yields rows as they end. An interrupt leaves what has ended."""
     left = iter([job for job in jobs if not kept.has(job)])
     num_done = sum(kept.has(job) for job in jobs)
     progress(num_done)
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        running: dict[Future[dict[str, Any]], Job] = {}
+        running: dict[Future[dict[str, Any]], Keyed] = {}
         try:
             while True:
                 while len(running) < 2 * num_workers and (job := next(left, None)) is not None:
-                    running[pool.submit(run_job, job)] = job
+                    running[pool.submit(_run, job)] = job
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -122,6 +135,10 @@ def code_state() -> str:
             if path.suffix in (".py", ".toml"):
                 digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _run(job: Keyed) -> dict[str, Any]:
+    return job.run()
 
 
 def _text(key: Mapping[str, Any]) -> str:
