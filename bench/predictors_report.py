@@ -129,7 +129,7 @@ def write_report(
     path.write_text(
         f"""# Predictors, measured
 
-Made by `python bench/predictors.py` in {wall_s / 60:.0f} minutes ({cpu_s / 60:.0f} of processor time, one core);
+Made by `python bench/predictors.py` in {wall_s / 60:.0f} minutes ({cpu_s / 60:.0f} of processor time);
 every number is in predictors.json.
 What the predictors are stands in [predictors.md](../../predictors.md).
 
