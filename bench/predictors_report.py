@@ -121,6 +121,7 @@ def write_report(
     real: str,
     costs: Mapping[str, float],
     wall_s: float,
+    cpu_s: float,
 ) -> None:
     training, stopping, test = sizes
     cost_rows = [[name, f"{cost:.1f}"] for name, cost in costs.items()]
@@ -128,7 +129,8 @@ def write_report(
     path.write_text(
         f"""# Predictors, measured
 
-Made by `python bench/predictors.py` in {wall_s / 60:.0f} minutes; every number is in predictors.json.
+Made by `python bench/predictors.py` in {wall_s / 60:.0f} minutes ({cpu_s / 60:.0f} of processor time);
+every number is in predictors.json.
 What the predictors are stands in [predictors.md](../../predictors.md).
 
 ## HoVer-like
@@ -152,7 +154,8 @@ learns from those too. "described": what came with the data, of other folds and 
 
 ## What a forecast costs
 
-Microseconds a call on the machine that made this, HoVer-like, ends of workflows included.
+Microseconds of processor time a call on the machine that made this, HoVer-like, ends of workflows included,
+best of five rounds.
 
 {cost_table}
 """
