@@ -3,14 +3,14 @@
 A workflow reasons (a call of it is in the engine), acts, or is paused. Load = what reasoning and acting
 workflows hold, what they share counted once, in blocks. Over the capacity acting workflows are paused, the
 smallest first; if that is not enough, reasoning ones at the end of their call, again the smallest first. A
-paused workflow's calls wait. Under the capacity paused ones are resumed, the one paused longest first, as long as
-they fit. One whose call has waited for ``limit_s`` is resumed whatever the load, and is not paused again before
-that call has ended. A new workflow that does not fit is paused from the start.
+paused workflow's calls wait. Under the capacity paused ones are resumed, the one paused longest first, as
+long as they fit. One whose call has waited for ``limit_s`` is resumed whatever the load, and is not paused
+again before that call has ended. A new workflow that does not fit is paused from the start.
 
 Our reading: a workflow holds the largest of its calls in progress, or its last one with the answer; shared is
-what the prompts it has last been served with have in common with others'. The limit is ours: 60 s, two or three
-times what a workflow takes on an idle engine, so that waiting hurts but nobody starves. An engine with nothing
-to do starts somebody in any case.
+what the prompts it has last been served with have in common with others'. The limit is ours: 60 s, two or
+three times what a workflow takes on an idle engine, so that waiting hurts but nobody starves. An engine with
+nothing to do starts somebody in any case.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GDSF (Cherkasova 1998, HPL-98-69): what is cheap to compute again for its size, and seldom used, goes first.
+"""GDSF (Cherkasova, HPL-98-69): what is seldom used, and cheap to compute again for its size, goes first.
 
 A node's key is L + uses · cost / size, set at each use of its path; L is the key of the last victim, so that
 what is not used any more ages. Cost: the prefill of the node's blocks behind its prefix: a launch term, a

@@ -1,16 +1,16 @@
 """MORI (arXiv 2606.00866): workflows by idleness, which needs no more than their ids.
 
-Idleness ι = acting / (acting + reasoning) over the last five cycles of a workflow: reasoning from the first use
-of the cache for a call (so without its time in the queue) to the end of its answer, acting from there to the
-next call, the present wait included. Every 5 s workflows are ranked, those that reason before those that act,
-the smallest ι first, and placed: *busy* while their contexts fit into the GPU tier, *idle* while they fit into
-the host tier, the rest *waiting*. Until it is ranked a workflow is busy. The GPU evicts what belongs to no
-busy or idle workflow first, then idle, then busy; the host tier the same, then busy, then idle; LRU inside. A
-node that several share has the best of their places.
+Idleness ι = acting / (acting + reasoning) over the last five cycles of a workflow: reasoning from the first
+use of the cache for a call (so without its time in the queue) to the end of its answer, acting from there to
+the next call, the present wait included. Every 5 s workflows are ranked, those that reason before those that
+act, the smallest ι first, and placed: *busy* while their contexts fit into the GPU tier, *idle* while they
+fit into the host tier, the rest *waiting*. Until it is ranked a workflow is busy. The GPU evicts what belongs
+to no busy or idle workflow first, then idle, then busy; the host tier the same, then busy, then idle; LRU
+inside. A node that several share has the best of their places.
 
-Our reading: a rank moves nothing by itself. What is demoted goes when room is needed, and what is promoted is
-loaded on demand; waiting workflows are not held back. A workflow's context is the prompt it sent last. A first
-call that finds nothing in the cache reasons from its first token on.
+Our reading: a rank moves nothing by itself. What is demoted goes when room is needed, and what is promoted
+is loaded on demand; waiting workflows are not held back. A workflow's context is the prompt it sent last. A
+first call that finds nothing in the cache reasons from its first token on.
 """
 
 from __future__ import annotations

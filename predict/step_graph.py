@@ -1,4 +1,4 @@
-"""How many steps away each agent of a workflow is: KVFlow's step graph (arXiv 2507.07400), learnt while serving.
+"""KVFlow's step graph (arXiv 2507.07400), learnt while serving: how many steps away each agent is.
 
 Nothing is read ahead of time. As long as all workflows of an app have made the same calls (agents and
 parents) it is *static*: the first one that ends is the graph, and a call is one step behind the last of

@@ -18,6 +18,7 @@ from pbkv.cache.config import CacheConfig
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
+from pbkv.cache.plugin import breaches_named
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:
@@ -98,8 +99,13 @@ def hit_curve(
                 hits = cache.serve(path, answer, workflow, call, float(now))
                 if counts:
                     cache.num_hits += hits
-            if progress is not None and not now % 256:
-                progress(now)
+            if not now % 256:
+                for cache in caches:
+                    cache.check()
+                if progress is not None:
+                    progress(now)
+    for cache in caches:
+        cache.check()
     points = tuple(cache.point(num_tokens) for cache in caches)
     return Curve(block_size, order, concurrency, num_calls, num_tokens, num_blocks, infinite_hits, points)
 
@@ -110,7 +116,8 @@ class _Cache:
     def __init__(self, policy: str, config: CacheConfig, table: PathTable, seed: int) -> None:
         self.policy = policy
         self.num_hits = 0
-        self._manager = CacheManager(config, table, make_policy(policy, seed))
+        self._policy = make_policy(policy, seed)
+        self._manager = CacheManager(config, table, self._policy)
 
     def serve(
         self, path: BlockPath, answer: BlockPath | None, workflow: Workflow, call: Call, now_s: float
@@ -134,6 +141,12 @@ class _Cache:
         manager.finish(admission.lease, kept, held, now_s)
         manager.tiers.events.clear()
         return admission.gpu_hit_tokens // path.block_size
+
+    def check(self) -> None:
+        """Somebody else's policy is held to the invariants too. Raises PolicyError."""
+        if self._policy.is_plugged_in:
+            with breaches_named(self._policy, self.policy):
+                self._manager.check_invariants()
 
     def point(self, num_prompt_tokens: int) -> CurvePoint:
         config = self._manager.config
