@@ -68,7 +68,7 @@ def simulate(
     output: _Out,
     policy: Annotated[
         list[str], typer.Option(help="NAME[+PART…] or FILE.py:CLASS (docs/policies.md); may be repeated.")
-    ] = ["lru"],
+    ] = ["lru"],  # noqa: B006
     profile: Annotated[str, typer.Option(help="Hardware profile: a name or a .toml file.")] = (
         "h100-llama-3.1-8b"
     ),
