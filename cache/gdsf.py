@@ -2,8 +2,8 @@
 
 A node's key is L + uses · cost / size, set at each use of its path; L is the key of the last victim, so that
 what is not used any more ages. Cost: the prefill of the node's blocks behind its prefix: a launch term, a
-linear one, and one that grows with the depth (attention). Size in blocks. A node that is cut in two goes on
-with the key of the whole until it is used again.
+linear one, and one that grows with the depth (attention). Size in blocks. LRU among equal keys. A node that
+is cut in two goes on with the key of the whole until it is used again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Gdsf(Visits[_UsesAndKey]):
         self._cost = cost
         self._inflation = 0.0
 
-    def key(self, node: Node) -> float:
-        return self.state(node)[1]
+    def key(self, node: Node) -> tuple[float, float]:
+        return self.state(node)[1], node.last_access_s
 
     def fresh(self, node: Node) -> _UsesAndKey:
         return self._used(node, 1)

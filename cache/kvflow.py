@@ -133,6 +133,11 @@ class StepsToExecution(Follower):
         """Whether such an agent is one step ahead in some workflow."""
         return any(self._by_tag[tag].is_next for tag in node.tags or ())
 
+    def fixed_blocks(self) -> dict[str, int]:
+        """Blocks of each agent's fixed prompt, of those that two workflows have called."""
+        known = {name: agent.prompt.num_blocks for (_, name), agent in self._agents.items()}
+        return {name: blocks for name, blocks in known.items() if blocks is not None}
+
     def note(self) -> str:
         """Says so where no static graph exists."""
         return "" if all(graph.is_static for graph in self._graphs.values()) else "likeliest path"

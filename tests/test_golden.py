@@ -30,6 +30,15 @@ CURVE = {
     "pbkv-he": (11556, 17377, 21268),
     "pbkv": (11556, 17377, 21268),  # no host tier, nothing to prefetch
     "pbkv-aggressive": (11556, 17377, 21268),
+    "kvflow": (6932, 9288, 21236),
+    "kvflow-evict": (6932, 9288, 21236),
+    "kvflow-prefetch": (6428, 9186, 21236),
+    "kvflow-no-status": (6932, 9288, 21236),
+    "ttl": (6428, 9186, 21236),  # without a clock no wait is worth a pin
+    "mori": (7022, 11206, 21268),
+    "gdsf": (6860, 9437, 16588),
+    "s3-fifo": (7317, 10485, 17762),
+    "sieve": (6896, 9303, 13190),
 }
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
@@ -44,6 +53,15 @@ SIMULATED = {
     "pbkv-he": (582, 328256, 144, 10000, 5301, 5292),
     "pbkv": (582, 328320, 80, 10000, 5301, 5292),
     "pbkv-aggressive": (610, 327456, 0, 10944, 5328, 5315),
+    "kvflow": (542, 273200, 5312, 59888, 8775, 8443),  # fixed prompts never leave: nothing to prefetch
+    "kvflow-evict": (542, 273200, 5312, 59888, 8775, 8443),
+    "kvflow-prefetch": (539, 261408, 10528, 66464, 9521, 8863),
+    "kvflow-no-status": (542, 273200, 5312, 59888, 8775, 8443),
+    "ttl": (533, 268704, 5248, 64176, 8979, 8651),
+    "mori": (657, 323728, 0, 14672, 5578, 5578),  # as lae: all that is active fits the host tier
+    "gdsf": (536, 235488, 5568, 97344, 11136, 10788),
+    "s3-fifo": (552, 235408, 18192, 84800, 11079, 9942),
+    "sieve": (525, 227520, 4224, 106656, 11620, 11356),
 }
 WRITE_MODES = {
     "write-through": (539, 261408, 10528, 66464, 9521, 8863),

@@ -27,6 +27,7 @@ from tests.strategies import workflows
 PROFILE = load_profile("a6000-qwen3-14b")
 LINKS_BYTES_PER_S = [1e5, 1e6, 1e7, 1e8, 1e10]  # a copy takes from many iterations to a fraction of one
 TIMES = ("submitted_at_s", "admitted_at_s", "ready_at_s", "first_token_at_s", "ended_at_s")
+COMPOSED = ("ttl:0.1", "lru+admission", "pbkv+admission", "kvflow+admission", "lae+prefetch+status")
 TOLERANCE = 1e-9  # of the issue: the closed form sums the same terms in another order
 
 
@@ -72,7 +73,7 @@ def facts(request: Request) -> dict[str, Any]:
     gpu_blocks=st.integers(17, 40),
     host_blocks=st.sampled_from([0, 8, 40]),
     mode=st.sampled_from(list(WriteMode)),
-    policy=st.sampled_from(POLICIES),
+    policy=st.sampled_from((*POLICIES, *COMPOSED)),
     whole_nodes=st.booleans(),
     order=st.sampled_from(["fcfs", "lpm"]),
     sequences=st.sampled_from([1, 2, 8]),
@@ -81,7 +82,7 @@ def facts(request: Request) -> dict[str, Any]:
     link_bytes_per_s=st.sampled_from(LINKS_BYTES_PER_S),
     reserve=st.sampled_from([0, 3, 12]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
     trace: list[Workflow],
     gpu_blocks: int,
