@@ -7,8 +7,9 @@ paused workflow's calls wait. Under the capacity paused ones are resumed, the on
 long as they fit. One whose call has waited for ``limit_s`` is resumed whatever the load, and is not paused
 again before that call has ended. A new workflow that does not fit is paused from the start.
 
-Our reading: a workflow holds the largest of its calls in progress, or its last one with the answer; shared is
-what the prompts it has last been served with have in common with others'. The limit is ours: 60 s, two or
+Our reading: a workflow holds a context for each of its agents, as large as its largest call in progress or
+its last one with the answer; shared is what the prompts that contexts were last served with have in common,
+within a workflow and between them. The limit is ours: 60 s, two or
 three times what a workflow takes on an idle engine, so that waiting hurts but nobody starves. An engine with
 nothing to do starts somebody in any case.
 """
@@ -54,19 +55,41 @@ class _Shares:
             start = end
 
 
-class _Live:
-    """One workflow."""
+class _Context:
+    """What one agent of a workflow holds: its largest call in progress, or its last one with the answer."""
 
-    __slots__ = ("calls", "is_paused", "is_spared", "num_blocks", "path", "pauses_next", "waits_until_s")
+    __slots__ = ("calls", "num_blocks", "path")
 
     def __init__(self) -> None:
         self.calls: dict[int, int] = {}  # in progress: blocks by position
         self.num_blocks = 0
-        self.path: BlockPath | None = None
+        self.path: BlockPath | None = None  # as it was last served
+
+
+class _Live:
+    """One workflow."""
+
+    __slots__ = (
+        "contexts",
+        "is_paused",
+        "is_spared",
+        "num_blocks",
+        "num_running",
+        "pauses_next",
+        "waits_until_s",
+    )
+
+    def __init__(self) -> None:
+        self.contexts: dict[str, _Context] = {}  # by agent
+        self.num_blocks = 0  # of all contexts
+        self.num_running = 0  # calls in progress
         self.is_paused = False
         self.waits_until_s = _NEVER  # paused, and a call of it waits: when it is resumed in any case
         self.pauses_next = False  # at the end of its call
         self.is_spared = False  # until the end of its call
+
+    def context(self, agent: str) -> _Context:
+        return self.contexts.get(agent) or self.contexts.setdefault(agent, _Context())
 
 
 class CapacityAdmission(Follower):
@@ -99,9 +122,14 @@ class CapacityAdmission(Follower):
         live = self._live.get(name)
         if live is None:
             live = self._live[name] = _Live()
-            self._enter(name, live, workflow.calls[position], now_s)
+            self._begin(live, workflow.calls[position])
+            if self.load > self._capacity:
+                self._pause(name, live)
         else:
-            self._begin(name, live, workflow.calls[position], now_s)
+            self._begin(live, workflow.calls[position])
+        if live.is_paused and live.waits_until_s == _NEVER:
+            live.waits_until_s = now_s + self._limit_s
+            self._deadlines.append((live.waits_until_s, name))
         self._balance()
         return NOTHING
 
@@ -109,7 +137,7 @@ class CapacityAdmission(Follower):
         """It runs: the engine may have started it for want of others."""
         if (live := self._live.get(lease.owner)) is not None:
             self._resume(lease.owner, live)
-            self._share(live, lease.path)
+            self._share(live.context(lease.agent), lease.path)
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         if (live := self._live.get(workflow.workflow_id)) is not None:
@@ -120,9 +148,10 @@ class CapacityAdmission(Follower):
         self._end_pauses(now_s)
         name, call = workflow.workflow_id, workflow.calls[position]
         if (live := self._live.get(name)) is not None:
-            live.calls.pop(position, None)
-            self._resize(live, self._blocks(call.num_held_tokens))
-            if not live.calls:
+            context = live.context(call.agent)
+            live.num_running -= context.calls.pop(position, None) is not None
+            self._resize(live, context, self._blocks(call.num_held_tokens))
+            if not live.num_running:
                 live.is_spared = False
                 if live.pauses_next:
                     self._pause(name, live)
@@ -153,23 +182,11 @@ class CapacityAdmission(Follower):
 
     # ------------------------------------------------------------------ pauses
 
-    def _enter(self, name: str, live: _Live, call: Call, now_s: float) -> None:
-        """A new workflow begins if it fits, and is paused from the start if not."""
-        live.calls[call.call_index] = live.num_blocks = self._blocks(call.num_prompt_tokens)
-        self._hold(live, 1)
-        if self.load > self._capacity:
-            self._pause(name, live)
-            self._wait(name, live, now_s)
-
-    def _begin(self, name: str, live: _Live, call: Call, now_s: float) -> None:
-        live.calls[call.call_index] = self._blocks(call.num_prompt_tokens)
-        self._resize(live, 0)
-        if live.is_paused and live.waits_until_s == _NEVER:
-            self._wait(name, live, now_s)
-
-    def _wait(self, name: str, live: _Live, now_s: float) -> None:
-        live.waits_until_s = now_s + self._limit_s
-        self._deadlines.append((live.waits_until_s, name))
+    def _begin(self, live: _Live, call: Call) -> None:
+        context = live.context(call.agent)
+        live.num_running += call.call_index not in context.calls
+        context.calls[call.call_index] = self._blocks(call.num_prompt_tokens)
+        self._resize(live, context, 0)
 
     def _end_pauses(self, now_s: float) -> None:
         """Whoever has waited for the limit is resumed."""
@@ -193,7 +210,7 @@ class CapacityAdmission(Follower):
         acting = [
             item
             for item in self._live.items()
-            if not (item[1].calls or item[1].is_paused or item[1].is_spared)
+            if not (item[1].num_running or item[1].is_paused or item[1].is_spared)
         ]
         for name, live in sorted(acting, key=_size):
             if self.load <= self._capacity:
@@ -203,7 +220,7 @@ class CapacityAdmission(Follower):
     def _mark_reasoning(self) -> None:
         over = self.load - self._capacity
         if over > 0:
-            reasoning = [item for item in self._live.items() if item[1].calls and not item[1].is_paused]
+            reasoning = [item for item in self._live.items() if item[1].num_running and not item[1].is_paused]
             for _, live in sorted(reasoning, key=_size):
                 if over <= 0:
                     break
@@ -240,19 +257,21 @@ class CapacityAdmission(Follower):
 
     def _hold(self, live: _Live, by: int) -> None:
         self._held += by * live.num_blocks
-        if live.path is not None:
-            self._shares.change(live.path, 0, by)
+        for context in live.contexts.values():
+            if context.path is not None:
+                self._shares.change(context.path, 0, by)
 
-    def _resize(self, live: _Live, last: int) -> None:
+    def _resize(self, live: _Live, context: _Context, last: int) -> None:
         """To the largest call in progress, or to ``last`` where there is none."""
-        num_blocks = max(live.calls.values(), default=last)
+        num_blocks = max(context.calls.values(), default=last)
         if not live.is_paused:
-            self._held += num_blocks - live.num_blocks
-        live.num_blocks = num_blocks
+            self._held += num_blocks - context.num_blocks
+        live.num_blocks += num_blocks - context.num_blocks
+        context.num_blocks = num_blocks
 
-    def _share(self, live: _Live, path: BlockPath) -> None:
-        """The workflow, which is not paused, is now served with ``path``."""
-        before, live.path = live.path, path
+    def _share(self, context: _Context, path: BlockPath) -> None:
+        """The agent, of a workflow that is not paused, is now served with ``path``."""
+        before, context.path = context.path, path
         if before is path:
             return
         first = 0 if before is None else shared_runs(before, path)

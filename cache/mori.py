@@ -9,7 +9,8 @@ to no busy or idle workflow first, then idle, then busy; the host tier the same,
 inside. A node that several share has the best of their places.
 
 Our reading: a rank moves nothing by itself. What is demoted goes when room is needed, and what is promoted
-is loaded on demand; waiting workflows are not held back. A workflow's context is the prompt it sent last. A
+is loaded on demand; waiting workflows are not held back. A workflow's size is that of the last prompts of
+its agents (where the client names none: of its last prompt), what they share with others counted each time. A
 first call that finds nothing in the cache reasons from its first token on.
 """
 
@@ -38,11 +39,11 @@ _HOST_RANKS = (0, 2, 1)
 class _Rhythm:
     """When a workflow reasons and when it acts."""
 
-    __slots__ = ("_cycles", "_since_s", "is_reasoning", "num_blocks", "num_running", "place")
+    __slots__ = ("_cycles", "_since_s", "contexts", "is_reasoning", "num_running", "place")
 
     def __init__(self) -> None:
         self.place = _BUSY
-        self.num_blocks = 0
+        self.contexts: dict[str, int] = {}  # blocks by agent
         self.num_running = 0
         self.is_reasoning = False
         self._since_s: float | None = None  # reasoning, or acting; None: in the queue
@@ -101,7 +102,7 @@ class Idleness(Activity):
     def touched(self, node: Node, lease: Lease) -> None:
         super().touched(node, lease)
         if (rhythm := self._rhythms.get(lease.owner)) is not None:
-            rhythm.num_blocks = lease.path.num_blocks
+            rhythm.contexts[lease.agent] = lease.path.num_blocks
             rhythm.reason(node.last_access_s)
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
@@ -136,7 +137,7 @@ class Idleness(Activity):
         gpu_blocks, host_blocks = self._sizes
         used = 0
         for name, rhythm in sorted(self._rhythms.items(), key=lambda item: rank(item[1])):
-            used += rhythm.num_blocks
+            used += sum(rhythm.contexts.values())
             place = _BUSY if used <= gpu_blocks else _IDLE if used <= gpu_blocks + host_blocks else _WAITING
             if place != rhythm.place:
                 rhythm.place = place
