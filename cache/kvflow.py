@@ -13,7 +13,7 @@ Where the steps come from: `pbkv.predict.step_graph`; the fixed prompts: `fixed_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pbkv.cache.fixed_prompts import FixedPrompt
 from pbkv.cache.follower import Changed, Follower
@@ -133,6 +133,9 @@ class StepsToExecution(Follower):
         """Whether such an agent is one step ahead in some workflow."""
         return any(self._by_tag[tag].is_next for tag in node.tags or ())
 
+    def queued(self, node: Node) -> None:
+        """What belongs to an agent is known without."""
+
     def fixed_blocks(self) -> dict[str, int]:
         """Blocks of each agent's fixed prompt, of those that two workflows have called."""
         known = {name: agent.prompt.num_blocks for (_, name), agent in self._agents.items()}
@@ -143,33 +146,37 @@ class StepsToExecution(Follower):
         return "" if all(graph.is_static for graph in self._graphs.values()) else "likeliest path"
 
 
-class FarthestFirst:
-    """What lies behind fixed prompts first, by recency; then the most steps to execution."""
+class KnowsSteps(Protocol):
+    """What orders and prefetch ask."""
 
-    def __init__(self, followed: StepsToExecution) -> None:
+    def steps(self, node: Node) -> float: ...
+    def is_next(self, node: Node) -> bool: ...
+    def queued(self, node: Node) -> None: ...
+
+
+class FarthestFirst:
+    """What nobody is expected to read again first, by recency; then the most steps to execution."""
+
+    def __init__(self, followed: KnowsSteps) -> None:
         self._steps = followed.steps
+        self.queued = followed.queued  # keys can fall: an agent that was next is far when it has run
 
     def key(self, node: Node) -> tuple[bool, float, float]:
         if node.tags:
             return True, -self._steps(node), node.last_access_s
         return False, node.last_access_s, 0.0
 
-    def queued(self, node: Node) -> None:
-        """Keys can fall: an agent that was next is far when it has run."""
-
 
 class NextPrompts:
-    """Prefetch of the fixed prompts of agents one step ahead, from the root down."""
+    """Prefetch of what agents one step ahead will read, from the root down."""
 
-    def __init__(self, followed: StepsToExecution) -> None:
+    def __init__(self, followed: KnowsSteps) -> None:
         self._followed = followed
+        self.queued = followed.queued
         self._num_left = 0
 
     def key(self, node: Node) -> tuple[bool, int, float]:
         return not self._followed.is_next(node), node.end, -node.last_access_s
-
-    def queued(self, node: Node) -> None:
-        """Keys can fall, see above."""
 
     def wants(self, node: Node) -> bool:
         self._num_left -= 1

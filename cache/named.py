@@ -12,6 +12,7 @@ from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
 from pbkv.cache.gdsf import Gdsf
 from pbkv.cache.inheritance import make_inheritance
 from pbkv.cache.kvflow import FarthestFirst, NextPrompts, PassOverLoading, StepsToExecution
+from pbkv.cache.kvflow_context import ContextSteps
 from pbkv.cache.mori import IdleFirst, Idleness
 from pbkv.cache.pbkv import (
     AggressivePrefetch,
@@ -127,6 +128,12 @@ def _kvflow_no_status(options: PolicyOptions) -> Policy:
     return _of_kvflow(evicts=True, prefetches=True, passes_over=False)
 
 
+def _kvflow_context(options: PolicyOptions) -> Policy:
+    followed = ContextSteps()
+    orders = FarthestFirst(followed), FarthestFirst(followed)
+    return Policy(*orders, (followed,), NextPrompts(followed), PassOverLoading())
+
+
 def _of_kvflow(*, evicts: bool, prefetches: bool, passes_over: bool) -> Policy:
     followed = StepsToExecution()
     return Policy(
@@ -228,6 +235,7 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
     "kvflow-evict": _kvflow_evict,
     "kvflow-prefetch": _kvflow_prefetch,
     "kvflow-no-status": _kvflow_no_status,
+    "kvflow-context": _kvflow_context,
     "ttl": _best_ttl,
     "mori": _mori,
     "gdsf": _gdsf,

@@ -8,8 +8,7 @@ import pytest
 
 from pbkv.analysis import load
 from pbkv.analysis.labels import distinct
-from pbkv.cache.kvflow import NextPrompts, PassOverLoading, StepsToExecution
-from pbkv.cache.policy import Policy
+from pbkv.cache.kvflow import PassOverLoading, StepsToExecution
 from pbkv.cache.prefetch import Situation
 from pbkv.sim import Settings, load_profile, simulate
 from pbkv.traces.generate import generate_workload, workload_metadata
@@ -79,11 +78,6 @@ def test_a_prompt_that_begins_differently_ends_the_fixed_prompt_there() -> None:
     assert world.blocks_of(flow("x2", "ab", fixed=16, own=4), 1) == 0  # not held back any more
 
 
-def prefetch_of(policy: Policy) -> NextPrompts:
-    assert isinstance(policy.prefetch, NextPrompts)
-    return policy.prefetch
-
-
 def demoted(policy: str) -> tuple[World, Workflow]:
     """b's fixed prompt has gone to the host, z runs a, and there is room again."""
     world = learnt(policy, 12, 60, agents="ab")
@@ -128,6 +122,17 @@ def test_whose_prefix_is_on_its_way_is_passed_over_this_round() -> None:
 
 def test_the_order_can_be_switched_off() -> None:
     assert World("kvflow-no-status", 4).manager.policy.admission is None
+
+
+def test_with_whole_contexts_what_is_behind_the_fixed_prompt_is_as_near_as_its_agent() -> None:
+    """z comes back to a in two steps, to b never: b's context goes, used last as it was."""
+    world = World("kvflow-context", 12)
+    world.play(flow("x", "abca", own=8))
+    late = flow("z", "abca", own=8)
+    world.serve(late, 0)
+    world.serve(late, 1)
+    world.serve(flow("o", "o", own=36))
+    assert [world.blocks_of(late, position) for position in (0, 1)] == [2, 0]
 
 
 @pytest.mark.parametrize("workload", ["hover", "swe", "finance"])
