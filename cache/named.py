@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pbkv.cache.activity import Activity, TimedActivity
 from pbkv.cache.admission import AllAdmit, CapacityAdmission
+from pbkv.cache.best_ttl import BestTtl, FixedTtl
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
 from pbkv.cache.gdsf import Gdsf
 from pbkv.cache.inheritance import make_inheritance
@@ -25,7 +26,7 @@ from pbkv.cache.plugin import plugged_policy
 from pbkv.cache.policy import Policy, PolicyOptions
 from pbkv.cache.s3_fifo import S3Fifo
 from pbkv.cache.sieve import Sieve
-from pbkv.cache.ttl import BestTtl, FixedTtl, InTimeFirst, Pins, UnpinnedFirst
+from pbkv.cache.ttl import InTimeFirst, Pins, UnpinnedFirst
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pbkv.cache.best_ttl import BestTtl
 from pbkv.cache.named import make_policy
 from pbkv.cache.policy import PrefillCost
-from pbkv.cache.ttl import BestTtl, InTimeFirst
+from pbkv.cache.ttl import InTimeFirst
 from pbkv.traces.errors import ConfigError
 from tests.cache.world import World, flow
 
