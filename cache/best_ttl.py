@@ -1,4 +1,4 @@
-"""How long to pin: a fixed time, or τ* from the waits seen so far (Continuum, arXiv 2511.02230, see `ttl`)."""
+"""How long to pin: a fixed time, or τ* from the waits seen so far (Continuum, arXiv 2511.02230; `ttl`)."""
 
 from __future__ import annotations
 
