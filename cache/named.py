@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 
 from pbkv.cache.activity import Activity, TimedActivity
 from pbkv.cache.admission import AllAdmit, CapacityAdmission
-from pbkv.cache.best_ttl import BestTtl, FixedTtl
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
-from pbkv.cache.gdsf import Gdsf
 from pbkv.cache.inheritance import make_inheritance
-from pbkv.cache.kvflow import FarthestFirst, NextPrompts, PassOverLoading, StepsToExecution
-from pbkv.cache.kvflow_context import ContextSteps
-from pbkv.cache.mori import IdleFirst, Idleness
+from pbkv.cache.kvflow import PassOverLoading
 from pbkv.cache.pbkv import (
     AggressivePrefetch,
     ConservativePrefetch,
@@ -24,9 +20,7 @@ from pbkv.cache.pbkv import (
 )
 from pbkv.cache.plugin import plugged_policy
 from pbkv.cache.policy import Policy, PolicyOptions
-from pbkv.cache.s3_fifo import S3Fifo
-from pbkv.cache.sieve import Sieve
-from pbkv.cache.ttl import InTimeFirst, Pins, UnpinnedFirst
+from pbkv.cache.rivals import RIVALS, fixed_ttl
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,13 +54,14 @@ def _parts_of(name: str) -> tuple[str, list[str]]:
 
 
 def _base(name: str, seed: int, options: PolicyOptions) -> Policy:
-    kind, _, argument = name.partition(":")
     if name in _PLAIN:
         return Policy(_PLAIN[name](seed), _PLAIN[name](seed))
     if name in _FOLLOWING:
         return _FOLLOWING[name](options)
-    if kind == "ttl":
-        return _ttl(FixedTtl(_seconds(name, argument)))
+    if name in RIVALS:
+        return RIVALS[name](options)
+    if name.startswith("ttl:"):
+        return fixed_ttl(name)
     plugged = plugged_policy(name, seed, options)
     if plugged is None:
         known = ", ".join((*POLICIES, "ttl:SECONDS", "FILE.py:CLASS"))
@@ -74,16 +69,6 @@ def _base(name: str, seed: int, options: PolicyOptions) -> Policy:
             "policy", name, f"one of {known}, with {' or '.join('+' + p for p in PARTS)} or not"
         )
     return plugged
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ConfigError("policy", name, "ttl:SECONDS, a finite number ≥ 0")
-    return seconds
 
 
 # ---------------------------------------------------------------------- compositions
@@ -111,68 +96,6 @@ def _pbkv(options: PolicyOptions, prefetch: Callable[[Activity], ConservativePre
     host_order = RetiredFirst if options.host_order == "retired-first" else ExpectedReuse
     ahead = None if prefetch is None else prefetch(activity)
     return Policy(ExpectedReuse(activity), host_order(activity), (activity,), ahead)
-
-
-def _kvflow(options: PolicyOptions) -> Policy:
-    return _of_kvflow(evicts=True, prefetches=True, passes_over=True)
-
-
-def _kvflow_evict(options: PolicyOptions) -> Policy:
-    return _of_kvflow(evicts=True, prefetches=False, passes_over=False)
-
-
-def _kvflow_prefetch(options: PolicyOptions) -> Policy:
-    return _of_kvflow(evicts=False, prefetches=True, passes_over=True)
-
-
-def _kvflow_no_status(options: PolicyOptions) -> Policy:
-    return _of_kvflow(evicts=True, prefetches=True, passes_over=False)
-
-
-def _kvflow_context(options: PolicyOptions) -> Policy:
-    followed = ContextSteps()
-    orders = FarthestFirst(followed), FarthestFirst(followed)
-    return Policy(*orders, (followed,), NextPrompts(followed), PassOverLoading())
-
-
-def _of_kvflow(*, evicts: bool, prefetches: bool, passes_over: bool) -> Policy:
-    followed = StepsToExecution()
-    return Policy(
-        gpu_order=FarthestFirst(followed) if evicts else Lru(),
-        host_order=FarthestFirst(followed) if evicts else Lru(),
-        followers=(followed,),
-        prefetch=NextPrompts(followed) if prefetches else None,
-        admission=PassOverLoading() if passes_over else None,
-    )
-
-
-def _best_ttl(options: PolicyOptions) -> Policy:
-    return _ttl(BestTtl(options.prefill_cost))
-
-
-def _ttl(ttl: FixedTtl) -> Policy:
-    pins = Pins(ttl)
-    return Policy(UnpinnedFirst(pins), Lru(), (pins,), request_order=InTimeFirst(pins))
-
-
-def _mori(options: PolicyOptions) -> Policy:
-    idleness = Idleness()
-    return Policy(IdleFirst.on_gpu(idleness), IdleFirst.on_host(idleness), (idleness,))
-
-
-def _gdsf(options: PolicyOptions) -> Policy:
-    gpu, host = Gdsf(options.prefill_cost), Gdsf(options.prefill_cost)
-    return Policy(gpu, host, (gpu, host))
-
-
-def _sieve(options: PolicyOptions) -> Policy:
-    gpu, host = Sieve(), Sieve()
-    return Policy(gpu, host, (gpu, host))
-
-
-def _s3_fifo(options: PolicyOptions) -> Policy:
-    gpu, host = S3Fifo(is_host=False), S3Fifo(is_host=True)
-    return Policy(gpu, host, (gpu, host))
 
 
 # ---------------------------------------------------------------------- parts
@@ -232,21 +155,11 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
     "pbkv-he": _he,
     "pbkv": _full,
     "pbkv-aggressive": _aggressive,
-    "kvflow": _kvflow,
-    "kvflow-evict": _kvflow_evict,
-    "kvflow-prefetch": _kvflow_prefetch,
-    "kvflow-no-status": _kvflow_no_status,
-    "kvflow-context": _kvflow_context,
-    "ttl": _best_ttl,
-    "mori": _mori,
-    "gdsf": _gdsf,
-    "s3-fifo": _s3_fifo,
-    "sieve": _sieve,
 }
 _PARTS: dict[str, Callable[[str, Policy, PolicyOptions], Policy]] = {
     "admission": _with_admission,
     "prefetch": _with_prefetch,
     "status": _with_status,
 }
-POLICIES = (*_PLAIN, *_FOLLOWING)
+POLICIES = (*_PLAIN, *_FOLLOWING, *RIVALS)
 PARTS = tuple(_PARTS)
