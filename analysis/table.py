@@ -73,12 +73,17 @@ class ConsoleTable:
 def markdown_table(cells: Sequence[CellSummary]) -> str:
     """The same with every setting as a column, as a Markdown table and a line on the intervals."""
     columns = [_POLICY, *_SETTINGS, *_TIMES, *_HITS, _THROUGHPUT]
-    lines = [
-        _markdown_row([column.header.replace("-\n", "").replace("\n", " ") for column in columns]),
-        _markdown_row(["---" if column.left else "---:" for column in columns]),
-        *(map(_markdown_row, zip(*(column.texts(cells) for column in columns), strict=True))),
-    ]
-    return "\n".join(lines) + f"\n\n{_caption(cells)}\n"
+    header = [column.header.replace("-\n", "").replace("\n", " ") for column in columns]
+    rows = zip(*(column.texts(cells) for column in columns), strict=True)
+    is_left = [column.left for column in columns]
+    return f"{markdown(header, list(rows), is_left)}\n\n{_caption(cells)}\n"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], is_left: Sequence[bool] = ()) -> str:
+    """A Markdown table; columns are right-aligned but those that ``is_left`` (default: the first)."""
+    left = is_left or [index == 0 for index in range(len(header))]
+    rule = ["---" if column_is_left else "---:" for column_is_left in left]
+    return "\n".join(map(_markdown_row, [header, rule, *rows]))
 
 
 def _markdown_row(texts: Sequence[str]) -> str:

@@ -133,13 +133,13 @@ class Tiers:
     def make_room(self, num_blocks: int, by: str, reason: Reason, now_s: float) -> bool:
         """Evict until ``num_blocks`` are free or will be when copies end; whether they are now."""
         if self.free_blocks + self.pending_free_blocks < num_blocks:
-            self._evict_until(num_blocks, _anything, by, reason, now_s)
+            self.evict_until(num_blocks, _anything, by, reason, now_s)
         return self.free_blocks >= num_blocks
 
     def make_room_ahead(self, num_blocks: int, may_go: Callable[[Node], bool], by: str, now_s: float) -> int:
         """Evict for a prefetch, as long as the next victim ``may_go``; the blocks it may fill now."""
         reserve = self.config.prefetch_reserve_blocks
-        self._evict_until(num_blocks + reserve, may_go, by, "prefetch", now_s)
+        self.evict_until(num_blocks + reserve, may_go, by, "prefetch", now_s)
         return min(num_blocks, self.free_blocks - reserve)
 
     def next_due_s(self) -> float:
@@ -151,7 +151,7 @@ class Tiers:
         for follower in self._timed:
             self.rescored(follower.passed(now_s))
 
-    def _evict_until(
+    def evict_until(
         self, num_blocks: int, may_go: Callable[[Node], bool], by: str, reason: Reason, now_s: float
     ) -> None:
         self.note_time(now_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pbkv.cache.policy import PolicyOptions
@@ -17,13 +17,14 @@ from pbkv.paper.published import (
     HOVER,
     MODEL_32B,
 )
-from pbkv.sim.config import EngineConfig
+from pbkv.sim.config import Batching, EngineConfig
 from pbkv.sim.profile import load_profile
 from pbkv.sim.settings import Settings
 
 NUM_WORKFLOWS = 250  # a run [I]
 POOL_BLOCKS, BLOCK_SIZE = 11_000, 16  # one pool for all three workloads (docs/workloads.md)
-MAX_BATCHED_TOKENS = 2048
+BATCHING: Batching = "prefill-first"  # SGLang's default
+MAX_BATCHED_TOKENS, MAX_SEQUENCES = 4096, 8
 CONCURRENCIES = (36, 48, 60, 72, 84, 96)
 MOST_STEPS = 5  # of the K sweep; the network is trained once for as many
 _DEFAULTS = PolicyOptions()
@@ -55,7 +56,7 @@ class Arm:
             concurrencies=(self.concurrency,),
             seeds=(seed,),
             block_size=BLOCK_SIZE,
-            engine=EngineConfig(max_batched_tokens=MAX_BATCHED_TOKENS, max_sequences=256),
+            engine=EngineConfig(MAX_BATCHED_TOKENS, MAX_SEQUENCES, batching=BATCHING),
             cache_events=False,
         )
 
@@ -82,7 +83,7 @@ def by_concurrency() -> list[Arm]:
 
 
 def by_steps() -> list[Arm]:
-    return [arm_of(num_steps=steps) for steps in BY_STEPS]
+    return [arm_of(num_steps=int(steps)) for steps in BY_STEPS]
 
 
 def by_gamma() -> list[Arm]:
@@ -103,7 +104,7 @@ def by_noise() -> list[Arm]:
     return [arm_of(policy=policy, noise=noise) for policy, row in BY_NOISE.items() for noise in row]
 
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Callable[[], list[Arm]]] = {
     "tables 1 and 2": lambda: [arm for model in END_TO_END for arm in end_to_end(model)],
     "concurrency": by_concurrency,
     "steps": by_steps,
@@ -112,16 +113,3 @@ EXPERIMENTS = {
     "rho": by_rho,
     "noise": by_noise,
 }
-
-
-def all_arms() -> Iterator[Arm]:
-    """Every arm once, in the order of the experiments."""
-    seen: dict[Arm, None] = {}
-    for arms in EXPERIMENTS.values():
-        seen.update(dict.fromkeys(arms()))
-    return iter(seen)
-
-
-def named_arms(names: Mapping[str, object]) -> list[Arm]:
-    """The arms of the experiments called ``names``."""
-    return list(dict.fromkeys(arm for name in names for arm in EXPERIMENTS[name]()))

@@ -94,13 +94,13 @@ OVERHEADS_S: Mapping[str, tuple[float, float]] = {
 }
 
 # HoVer, 32B: GPU hit % by concurrency [fig].
-BY_CONCURRENCY: Mapping[str, Mapping[int, float]] = {
+BY_CONCURRENCY: Mapping[str, Mapping[float, float]] = {
     "lru": {36: 77, 48: 76.5, 60: 52.5, 72: 27.1, 84: 24.3},
     "lae": {36: 77, 48: 77, 60: 65.5, 72: 45, 84: 33.5, 96: 28.5},
     "pbkv-he": {36: 77, 48: 76.5, 60: 75.5, 72: 66, 84: 46, 96: 36.5},
     "pbkv": {36: 76.3, 48: 76.3, 60: 75.8, 72: 69.2, 84: 48.7, 96: 37.0},
 }
-BY_STEPS: Mapping[int, float] = {1: 59.3, 2: 66.2, 3: 69.1, 4: 67.3, 5: 64.5}
+BY_STEPS: Mapping[float, float] = {1: 59.3, 2: 66.2, 3: 69.1, 4: 67.3, 5: 64.5}
 BY_GAMMA: Mapping[float, float] = {0.5: 63.7, 0.6: 67.4, 0.7: 69.1, 0.8: 66.3, 0.9: 61.5}
 # GPU hits over LRU's.
 BY_PREDICTOR: Mapping[tuple[str, str], float] = {

@@ -151,6 +151,9 @@ def simulate(
         ),
     ] = "",
     cache_events: Annotated[bool, typer.Option(help="Write cache_events.parquet.")] = True,
+    overheads: Annotated[
+        bool, typer.Option("--overheads", help="Measure what the policy's decisions cost; in run.json.")
+    ] = False,
     token_by_token: Annotated[
         bool, typer.Option("--token-by-token", help="Reference mode: an event for each decode iteration.")
     ] = False,
@@ -216,6 +219,7 @@ def simulate(
         skip_too_long=skip_too_long,
         faults=Faults.parse(faults),
         cache_events=cache_events,
+        overheads=overheads,
     )
     with ExitStack() as stack:
         opened = [stack.enter_context(open_trace(path)) for path in traces]
@@ -268,6 +272,27 @@ def demo(output: _Out = Path("runs/demo"), force: _Force = False) -> None:
     from pbkv.demo import run_demo
 
     run_demo(output, force=force)
+
+
+@app.command()
+def reproduce(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; replaced.")] = Path(
+        "docs/results/paper"
+    ),
+    work: Annotated[
+        Path, typer.Option(help="Folder of traces, networks and finished cells: taken up again.")
+    ] = Path("runs/reproduce"),
+    seeds: Annotated[int, typer.Option(help="Cells of each setting, each another trace.")] = 10,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Some of: tables 1 and 2, concurrency, steps, gamma, predictor, rho, noise."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes [default: one a core].")] = None,
+) -> None:
+    """Repeat the evaluation of the PBKV paper on generated workloads: tables, figures, cells as Parquet."""
+    from pbkv.console import reproduce_to
+
+    reproduce_to(output, work, seeds, only, workers)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import pbkv
+from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from pbkv.sim.curve import Curve
@@ -64,6 +66,33 @@ def progress_of_calls(title: str, num_calls: int) -> Iterator[Callable[[int], No
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=num_calls)
         yield lambda num_done: progress.update(task, completed=num_done)
+
+
+def reproduce_to(
+    output: Path, work: Path, num_seeds: int, only: Sequence[str] | None, num_workers: int | None
+) -> None:
+    """Run the paper's experiments with a progress bar a stage, and write their report."""
+    from pbkv.paper.experiments import EXPERIMENTS
+    from pbkv.paper.report import write_report
+    from pbkv.paper.run import reproduce
+
+    for name, value in (("seeds", num_seeds), ("workers", num_workers)):
+        if value is not None and value < 1:
+            raise ConfigError(name, value, "a number ≥ 1")
+    chosen = list(only or EXPERIMENTS)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        stages: dict[str, TaskID] = {}
+
+        def report(stage: str, num_done: int, num_all: int) -> None:
+            if stage not in stages:
+                stages[stage] = progress.add_task(stage, total=num_all)
+            progress.update(stages[stage], completed=num_done)
+
+        results = reproduce(work, range(num_seeds), chosen, num_workers or os.cpu_count() or 1, report)
+    write_report(results, chosen, command_line(), output)
+    print(f"{output}: {len(results.rows):,} cells, paper.md and figures")
 
 
 def print_run(folder: Path) -> None:

@@ -83,6 +83,11 @@ class Engine:
         return self.config.max_batched_tokens - (self._decoding.num_sequences if self._mixes else 0)
 
     @property
+    def decode_iteration_s(self) -> float | None:
+        """Mean of the iterations without prefill so far."""
+        return self._pure_decode_s / self.num_pure_decodes if self.num_pure_decodes else None
+
+    @property
     def num_running(self) -> int:
         return len(self.running) + self.num_loading
 
@@ -276,8 +281,7 @@ class Engine:
 
     def _step_blocks(self) -> int:
         """Blocks that the link copies during one decode iteration (paper §4.3: S_bw), by running means."""
-        num_done = self.num_pure_decodes
-        step_s = self._pure_decode_s / num_done if num_done else self._decodes_s(1)
+        step_s = self.decode_iteration_s or self._decodes_s(1)
         return int(step_s * self.copies.h2d_bytes_per_s / self.copies.block_bytes)
 
     def _cancel_prefetches(self) -> bool:

@@ -27,6 +27,7 @@ from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
 from pbkv.sim.faults import Client
 from pbkv.sim.future import known_of
+from pbkv.sim.overheads import Overheads
 from pbkv.sim.recorder import Recorder
 from pbkv.sim.workload import check_fit, check_predictors, workflows_of
 from pbkv.traces.run_folder import RunFolder
@@ -71,6 +72,8 @@ class CellResult:
     num_pure_decodes: int  # iterations without prefill
     num_preemptions: int
     prefetch: PrefetchUse
+    decode_iteration_s: float | None  # simulated, mean of those without prefill
+    overheads: dict[str, dict[str, float]]  # wall time of decisions, where it was measured
     loop_wall_s: float
     records_wall_s: float
 
@@ -125,6 +128,7 @@ def run_cell(
     known = known_of(traces, settings, cell, table)
     policy = make_policy(cell.policy, cell.seed, settings.policy_options, known)
     manager = CacheManager(settings.cache_config(cell), table, policy)
+    overheads = Overheads(manager) if settings.overheads else None
     engine = Engine(env, manager, settings.profile, settings.engine_config())
     recorder = Recorder(folder, engine)
 
@@ -168,6 +172,8 @@ def run_cell(
         engine.num_pure_decodes,
         engine.num_preemptions,
         _prefetch_use(engine),
+        engine.decode_iteration_s,
+        overheads.to_dict() if overheads else {},
         perf_counter() - started_at_s - records_wall_s,
         records_wall_s,
     )

@@ -62,6 +62,7 @@ class Settings:
     skip_too_long: bool = False
     faults: Faults = Faults()  # noqa: RUF009 - frozen
     cache_events: bool = True
+    overheads: bool = False  # measure what the policy's decisions cost on this machine
 
     def __post_init__(self) -> None:
         _require_positive("block_size", self.block_size)
