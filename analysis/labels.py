@@ -18,7 +18,7 @@ def _load(setting: Setting) -> str:
 
 
 _ASPECTS: Mapping[str, Callable[[Setting], str]] = {
-    "policy": lambda setting: setting.policy,
+    "policy": lambda setting: setting.label,
     "gpu": lambda setting: f"GPU {setting.gpu_blocks:,} blocks",
     "host": _host,
     "load": _load,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ _ROWS_PER_BATCH = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What makes two cells comparable: all but the seed."""
+    """What makes two cells comparable: all but the seed. ``policy_note`` goes behind the policy's name."""
 
     policy: str
     gpu_blocks: int
@@ -35,6 +35,12 @@ class Setting:
     concurrency: int | None  # None: open loop
     open_loop: bool
     block_size: int  # tokens
+    policy_note: str = field(default="", compare=False)
+
+    @property
+    def label(self) -> str:
+        """The policy as tables name it."""
+        return f"{self.policy} ({self.policy_note})" if self.policy_note else self.policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,7 @@ def _cell(file: Path, index: int, entry: object) -> Cell:
         concurrency=concurrency,
         open_loop=value("open_loop", bool, "true or false"),
         block_size=value("block_size", int, "a number of tokens"),
+        policy_note=value("policy_note", str, "a text") if "policy_note" in entry else "",
     )
     return Cell(value("cell", int, "a number"), value("seed", int, "a number"), setting)
 

@@ -137,7 +137,7 @@ def _concurrency(cell: CellSummary) -> str:
     return "open loop" if cell.setting.concurrency is None else str(cell.setting.concurrency)
 
 
-_POLICY = _text_column("policy", lambda cell: cell.setting.policy, left=True)
+_POLICY = _text_column("policy", lambda cell: cell.setting.label, left=True)
 _SETTINGS = (
     _text_column("GPU\nblocks", lambda cell: f"{cell.setting.gpu_blocks:,}"),
     _text_column("host\nblocks", lambda cell: f"{cell.setting.host_blocks:,}"),

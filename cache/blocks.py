@@ -54,6 +54,13 @@ class BlockPath:
         return cut
 
 
+def shared_runs(path: BlockPath, other: BlockPath) -> int:
+    """How many leading runs two paths share. Keys are chained, so they are equal up to a point."""
+    keys, others = path.keys, other.keys
+    most = min(len(keys), len(others))
+    return bisect_left(range(most), True, key=lambda index: keys[index] != others[index])
+
+
 class PathTable:
     """Gives each distinct chain of segments a key, and remembers what was ever cached under it.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pbkv.cache.config import CacheConfig
     from pbkv.cache.decisions import Lease
     from pbkv.cache.tree import Node
     from pbkv.traces.schema import Workflow
@@ -22,6 +23,9 @@ class Follower:
     to ``position`` are known, and a policy that looks further is an oracle and says so. Instants are
     seconds since the run's start.
     """
+
+    def begun(self, config: CacheConfig) -> None:
+        """A run begins, on a cache of these sizes."""
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         """Call ``position`` has come in; the workflow may have been waiting for a tool until now."""
@@ -53,3 +57,10 @@ class Follower:
     def next_due_s(self) -> float:
         """The next instant at which `passed` may have something to say (inf: never)."""
         return float("inf")
+
+    def removed(self, node: Node) -> None:
+        """``node`` has left the tree: neither tier has it any more."""
+
+    def note(self) -> str:
+        """After a run: what stands behind the policy's name in tables, if anything need be said."""
+        return ""

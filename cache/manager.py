@@ -51,6 +51,8 @@ class CacheManager:
         self.is_clearing_ahead = False  # the last prefetch made room, but not enough: the next makes more
         self._num_leases = 0
         following = policy.followers
+        for follower in following:
+            follower.begun(config)
         self._submitted = [f.submitted for f in following if type(f).submitted is not Follower.submitted]
         self._computed = [f.computed for f in following if type(f).computed is not Follower.computed]
         self._call_ended = [f.call_ended for f in following if type(f).call_ended is not Follower.call_ended]

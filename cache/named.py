@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pbkv.cache.activity import Activity, TimedActivity
+from pbkv.cache.admission import AllAdmit, CapacityAdmission
 from pbkv.cache.belady import Belady, CostAwareBelady
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
 from pbkv.cache.future import make_future
 from pbkv.cache.inheritance import make_inheritance
 from pbkv.cache.known import NOTHING_KNOWN, Known
+from pbkv.cache.kvflow import PassOverLoading
 from pbkv.cache.pbkv import (
     AggressivePrefetch,
     ConservativePrefetch,
@@ -19,10 +21,14 @@ from pbkv.cache.pbkv import (
     ExpectedReuse,
     RetiredFirst,
 )
+from pbkv.cache.plugin import plugged_policy
 from pbkv.cache.policy import Policy, PolicyOptions
+from pbkv.cache.rivals import RIVALS, fixed_ttl
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pbkv.cache.follower import Follower
+    from pbkv.cache.scheduling import AdmissionRule
     from pbkv.predict.forecast import Predictor
 
 INFINITE = "infinite"  # LRU in a cache that `capacity_of` makes too large to evict
@@ -33,17 +39,52 @@ _DEFAULTS = PolicyOptions()
 def make_policy(
     name: str, seed: int = 0, options: PolicyOptions = _DEFAULTS, known: Known = NOTHING_KNOWN
 ) -> Policy:
-    """The policy called ``name``, with state of its own. Raises ConfigError for an unknown name.
+    """The policy called ``name``, with state of its own. Raises ConfigError for one that is not known.
 
-    A bound (`ORACLES`) reads the future from ``known``; without one it is LRU.
+    ``name`` is one of `POLICIES`, ``file.py:Class`` or the name of an installed entry point, each with any
+    of `PARTS` behind it: ``lru+admission``. A bound (`ORACLES`) reads the future from
+    ``known``, without one it is LRU; it takes no parts.
     """
+    base, parts = _parts_of(name)
+    if parts and base in (*ORACLES, INFINITE):
+        raise ConfigError("policy", name, f"{base} alone")
+    policy = _base(base, seed, options, known)
+    for part in sorted(parts, key=lambda part: part != "prefetch"):  # which begins anew
+        policy = _PARTS[part](base, policy, options)
+    return policy
+
+
+def _parts_of(name: str) -> tuple[str, list[str]]:
+    base, parts = name, list[str]()
+    while "+" in base and base.rpartition("+")[2] in _PARTS:
+        base, _, part = base.rpartition("+")
+        parts.insert(0, part)
+    if len(set(parts)) < len(parts):
+        raise ConfigError("policy", name, "each part once")
+    return base, parts
+
+
+def _base(name: str, seed: int, options: PolicyOptions, known: Known) -> Policy:
     if name in _PLAIN:
         return Policy(_PLAIN[name](seed), _PLAIN[name](seed))
     if name in _FOLLOWING:
         return _FOLLOWING[name](options)
     if name in _READING:
         return _READING[name](known)
-    raise ConfigError("policy", name, "one of " + ", ".join(POLICIES))
+    if name in RIVALS:
+        return RIVALS[name](options)
+    if name.startswith("ttl:"):
+        return fixed_ttl(name)
+    plugged = plugged_policy(name, seed, options)
+    if plugged is None:
+        names = ", ".join((*POLICIES, "ttl:SECONDS", "FILE.py:CLASS"))
+        raise ConfigError(
+            "policy", name, f"one of {names}, with {' or '.join('+' + p for p in PARTS)} or not"
+        )
+    return plugged
+
+
+# ---------------------------------------------------------------------- compositions
 
 
 def capacity_of(name: str, gpu_blocks: int, host_blocks: int) -> tuple[int, int]:
@@ -100,6 +141,36 @@ def _belady_cost(known: Known) -> Policy:
     return Policy(gpu_order, host_order, (future,))
 
 
+# ---------------------------------------------------------------------- parts
+
+
+def _with_admission(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+    return _admitting(policy, rule := CapacityAdmission(options.pause_limit_s), rule)
+
+
+def _with_status(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+    return _admitting(policy, PassOverLoading())
+
+
+def _admitting(policy: Policy, rule: AdmissionRule, *followers: Follower) -> Policy:
+    both = rule if policy.admission is None else AllAdmit(policy.admission, rule)
+    return replace(policy, admission=both, followers=(*policy.followers, *followers))
+
+
+def _with_prefetch(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+    """PBKV's conservative prefetch, where nothing else tags nodes."""
+    if base == "pbkv-he":
+        return _full(options)
+    if base not in ("lae", *_PLAIN, "gdsf", "s3-fifo", "sieve"):
+        raise ConfigError("policy", f"{base}+prefetch", "a policy without tags of its own: lru, lae, …")
+    predictor = options.make_predictor()
+    activity = _activity(options, predictor)
+    ahead = ConservativePrefetch(activity)
+    if base == "lae":
+        return Policy(RetiredFirst(activity), RetiredFirst(activity), (activity,), ahead, predictor=predictor)
+    return replace(policy, followers=(*policy.followers, activity), prefetch=ahead, predictor=predictor)
+
+
 def _activity(options: PolicyOptions, predictor: Predictor | None) -> Activity:
     weigh, inheritance = DiscountedReuse(options.gamma), make_inheritance(options.inherit)
     if options.idle_timeout_s == float("inf") and not options.forecast_delay_s:
@@ -131,4 +202,10 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
 }
 _READING: dict[str, Callable[[Known], Policy]] = {"belady": _belady, "belady-cost": _belady_cost}
 ORACLES = tuple(_READING)  # want to be told the future
-POLICIES = (*_PLAIN, *_FOLLOWING, *_READING)
+_PARTS: dict[str, Callable[[str, Policy, PolicyOptions], Policy]] = {
+    "admission": _with_admission,
+    "prefetch": _with_prefetch,
+    "status": _with_status,
+}
+POLICIES = (*_PLAIN, *_FOLLOWING, *RIVALS, *_READING)
+PARTS = tuple(_PARTS)

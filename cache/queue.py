@@ -19,6 +19,16 @@ class Order(Protocol):
 _Entry = tuple[Any, int, int, int, "Node"]  # key; the deeper, then the older node first; number of the push
 
 
+class Queue(Protocol):
+    """What the tiers ask of a queue."""
+
+    def add(self, node: Node) -> None: ...
+    def update(self, node: Node) -> None: ...
+    def peek(self) -> Node | None: ...
+    def leading(self, num_blocks: int) -> list[Node]: ...
+    def pop(self) -> Node | None: ...
+
+
 class CandidateQueue:
     """A lazy heap of candidates that survives from one decision to the next.
 
@@ -98,3 +108,9 @@ class CandidateQueue:
         if len(self._heap) > 4 * len(self._valid) + 64:
             self._heap[:] = self._valid.values()
             heapify(self._heap)
+
+
+def candidate_queue(order: Order, is_candidate: Callable[[Node], bool]) -> Queue:
+    """A queue in that order; an order that is more than a key a node has a ``make_queue`` of its own."""
+    make_queue: Callable[[Callable[[Node], bool]], Queue] | None = getattr(order, "make_queue", None)
+    return CandidateQueue(order, is_candidate) if make_queue is None else make_queue(is_candidate)

@@ -14,7 +14,7 @@ from pbkv.cache.decisions import CacheEvent, EventKind, Lease, Offload, Reason
 from pbkv.cache.follower import Follower
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import PrefetchCounts
-from pbkv.cache.queue import CandidateQueue
+from pbkv.cache.queue import CandidateQueue, candidate_queue
 from pbkv.cache.tree import Node, PrefixTree, parent_of
 from pbkv.traces.errors import InvariantError
 
@@ -42,8 +42,9 @@ class Tiers:
         self._timed = [f for f in policy.followers if type(f).passed is not Follower.passed]
         self._cut = [f.cut for f in policy.followers if type(f).cut is not Follower.cut]
         self._tail_blocks: Callable[[Node], int] | None = getattr(policy.gpu_order, "tail_blocks", None)
-        self._gpu_queue = CandidateQueue(policy.gpu_order, _is_gpu_candidate)
-        self._host_queue = CandidateQueue(policy.host_order, _is_host_candidate)
+        self._removed = [f.removed for f in policy.followers if type(f).removed is not Follower.removed]
+        self._gpu_queue = candidate_queue(policy.gpu_order, _is_gpu_candidate)
+        self._host_queue = candidate_queue(policy.host_order, _is_host_candidate)
         self.ahead = CandidateQueue(policy.prefetch, _is_ahead_candidate) if policy.prefetch else None
         self._write_at = _HITS_BEFORE_WRITE.get(config.write_mode) if config.host_blocks else None
         self._writes_at_eviction = self._write_at is None and config.host_blocks > 0
@@ -209,6 +210,8 @@ class Tiers:
 
     def _forget(self, node: Node, by: str, now_s: float) -> None:
         self.tree.remove(node)
+        for removed in self._removed:
+            removed(node)
         gone = (now_s, by)
         for key in node.keys:
             self.evicted[key] = gone

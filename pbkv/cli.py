@@ -66,7 +66,9 @@ def _without_command(context: typer.Context) -> None:
 def simulate(
     traces: _Traces,
     output: _Out,
-    policy: Annotated[list[str], typer.Option(help="Eviction order; may be repeated.")] = ["lru"],  # noqa: B006
+    policy: Annotated[
+        list[str], typer.Option(help="NAME[+PART…] or FILE.py:CLASS (docs/policies.md); may be repeated.")
+    ] = ["lru"],  # noqa: B006
     profile: Annotated[str, typer.Option(help="Hardware profile: a name or a .toml file.")] = (
         "h100-llama-3.1-8b"
     ),
@@ -99,6 +101,23 @@ def simulate(
     steps: Annotated[int, typer.Option(help="K, how many calls ahead they look.")] = 3,
     gamma: Annotated[float, typer.Option(help="Discount of each call further ahead.")] = 0.7,
     noise: Annotated[float, typer.Option(help="λ, the share of noise in forecasts.")] = 0.0,
+    rho: Annotated[
+        float, typer.Option(help="ρ, the share of active cache that pbkv-aggressive may displace.")
+    ] = 0.2,
+    inherit: Annotated[
+        str, typer.Option(help="Who reads what another agent has touched: none, learned or all.")
+    ] = "none",
+    host_order: Annotated[
+        str, typer.Option(help="Host tier of pbkv: retired-first (then LRU) or score.")
+    ] = "retired-first",
+    idle_timeout_s: Annotated[
+        float, typer.Option(help="A workflow silent for so long counts as ended.")
+    ] = float("inf"),
+    forecast_delay_s: Annotated[float, typer.Option(help="Forecasts come so late.")] = 0.0,
+    prefill_reserve_tokens: Annotated[
+        int | None, typer.Option(help="Left free by prefetches [default: one prefill chunk].")
+    ] = None,
+    pause_limit_s: Annotated[float, typer.Option(help="Longest pause of +admission.")] = 60.0,
     write_mode: Annotated[
         str, typer.Option(help="write-through, write-through-selective, write-back or exclusive.")
     ] = "write-through",
@@ -165,7 +184,19 @@ def simulate(
     settings = Settings(
         profile=hardware,
         policies=tuple(_split(policy)),
-        policy_options=PolicyOptions(predictor, steps, gamma, noise),
+        policy_options=PolicyOptions(
+            predictor,
+            steps,
+            gamma,
+            noise,
+            rho,
+            inherit,
+            host_order,
+            idle_timeout_s,
+            forecast_delay_s,
+            pause_limit_s,
+        ),
+        prefill_reserve_tokens=prefill_reserve_tokens,
         gpu_blocks=tuple(sizes),
         host_blocks=host_blocks,
         host_ratio=1.0 if host_ratio is None else host_ratio,

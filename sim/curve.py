@@ -19,6 +19,7 @@ from pbkv.cache.garbage import collector_paused
 from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import ORACLES, capacity_of, make_policy
+from pbkv.cache.plugin import breaches_named
 from pbkv.sim.future import uses_by_call
 from pbkv.traces.errors import ConfigError, InvariantError
 
@@ -102,8 +103,13 @@ def hit_curve(
                 hits = cache.serve(path, answer, workflow, call, float(now))
                 if counts:
                     cache.num_hits += hits
-            if progress is not None and not now % 256:
-                progress(now)
+            if not now % 256:
+                for cache in caches:
+                    cache.check()
+                if progress is not None:
+                    progress(now)
+    for cache in caches:
+        cache.check()
     points = tuple(cache.point(num_tokens) for cache in caches)
     return Curve(block_size, order, concurrency, num_calls, num_tokens, num_blocks, infinite_hits, points)
 
@@ -117,7 +123,8 @@ class _Cache:
         self._gpu_blocks = gpu_blocks
         size, _ = capacity_of(policy, gpu_blocks, 0)
         config = CacheConfig(size, 0, known.block_size, whole_nodes=known.whole_nodes)
-        self._manager = CacheManager(config, table, make_policy(policy, seed, known=known))
+        self._policy = make_policy(policy, seed, known=known)
+        self._manager = CacheManager(config, table, self._policy)
 
     def serve(
         self, path: BlockPath, answer: BlockPath | None, workflow: Workflow, call: Call, now_s: float
@@ -141,6 +148,12 @@ class _Cache:
         manager.finish(admission.lease, kept, held, now_s)
         manager.tiers.events.clear()
         return admission.gpu_hit_tokens // path.block_size
+
+    def check(self) -> None:
+        """Somebody else's policy is held to the invariants too. Raises PolicyError."""
+        if self._policy.is_plugged_in:
+            with breaches_named(self._policy, self.policy):
+                self._manager.check_invariants()
 
     def point(self, num_prompt_tokens: int) -> CurvePoint:
         ratio = self.num_hits * self._manager.config.block_size / max(num_prompt_tokens, 1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from itertools import islice
 
 import simpy
 from simpy.events import Event
@@ -197,15 +198,17 @@ class Engine:
     def _next_to_start(self) -> Request | None:
         """Who is first in order among those whom the policy admits; an idle engine starts somebody."""
         rule, order, now_s = self.manager.policy.admission, self.manager.policy.request_order, self.env.now
+        is_fcfs = self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING
         admitted: Sequence[Request] = self.waiting
         if rule is not None:
-            admitted = [request for request in self.waiting if rule.admits(request, self.manager, now_s)]
+            admits = (request for request in self.waiting if rule.admits(request, self.manager, now_s))
+            admitted = list(islice(admits, 1) if is_fcfs and order is None else admits)
             self._ask_again_s = rule.next_change_s()
             if not admitted:
                 return None if self.num_running else self.waiting[0]
         if order is not None:
             return min(admitted, key=lambda request: order.key(request, self.manager, now_s))
-        if self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING:
+        if is_fcfs:
             return admitted[0]
         cached_blocks = self.manager.cached_blocks
         return max(admitted, key=lambda request: cached_blocks(request.path))

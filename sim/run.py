@@ -21,6 +21,7 @@ from pbkv.cache.blocks import PathTable
 from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
+from pbkv.cache.plugin import breaches_named
 from pbkv.predict.forecast import needs_context
 from pbkv.sim.driver import Driver
 from pbkv.sim.engine import Engine
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[["Cell", int], None]  # the cell in progress, and its calls done so far
 _CALLS_PER_PROGRESS = 256
+_CALLS_PER_CHECK = 256  # of a plugged-in policy's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class CellResult:
     cell: Cell
     num_calls: int
     num_workflows: int
+    policy_note: str  # what stands behind the policy's name in tables
     makespan_s: float
     num_iterations: int
     num_pure_decodes: int  # iterations without prefill
@@ -131,6 +134,8 @@ def run_cell(
 
     def end_call(request: Request) -> None:
         recorder.end_call(request)
+        if policy.is_plugged_in and recorder.num_calls % _CALLS_PER_CHECK == 0:
+            manager.check_invariants()
         if progress is not None and recorder.num_calls % _CALLS_PER_PROGRESS == 0:
             progress(cell, recorder.num_calls)
 
@@ -147,11 +152,13 @@ def run_cell(
     engine.on_sample = lambda: recorder.sample(len(driver.live))
     with_context = policy.predictor is not None and needs_context(policy.predictor)
     workflows = workflows_of(traces, settings, cell, with_context)
-    with collector_paused():
+    with collector_paused(), breaches_named(policy, cell.policy):
         if cell.concurrency is None:
             driver.open_loop(workflows)
         else:
             driver.closed_loop(workflows, cell.concurrency)
+        if policy.is_plugged_in:
+            manager.check_invariants()
     recorder.close()
     folder.end_cell()
     records_wall_s = folder.wall_s - written_s
@@ -159,6 +166,7 @@ def run_cell(
         cell,
         recorder.num_calls,
         recorder.num_workflows,
+        policy.note(),
         recorder.last_end_s,
         engine.num_iterations,
         engine.num_pure_decodes,

@@ -71,6 +71,8 @@ class Settings:
         for name in ("host_ratio", "unknown_gap_s", "watermark_ratio"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(name, getattr(self, name), "a finite number ≥ 0")
+        if self.prefill_reserve_tokens is not None and not 0 <= self.prefill_reserve_tokens < _LARGEST:
+            raise ConfigError("prefill_reserve_tokens", self.prefill_reserve_tokens, "a number ≥ 0")
         if not self.sample_every_s > 0:
             raise ConfigError("sample_every_s", self.sample_every_s, "a number > 0")
         for seed in self.seeds:

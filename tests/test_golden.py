@@ -38,6 +38,16 @@ CURVE = {
     "pbkv-oracle": (12806, 18467, 21268),
     "belady": (13284, 18780, 21268),
     "belady-cost": (13284, 18780, 21268),  # unit costs
+    "kvflow": (6932, 9288, 21236),
+    "kvflow-evict": (6932, 9288, 21236),
+    "kvflow-prefetch": (6428, 9186, 21236),
+    "kvflow-no-status": (6932, 9288, 21236),
+    "ttl": (6428, 9186, 21236),  # without a clock no wait is worth a pin
+    "kvflow-context": (9782, 16326, 21268),
+    "mori": (9478, 15581, 21268),
+    "gdsf": (6860, 9437, 16588),
+    "s3-fifo": (7317, 10485, 17762),
+    "sieve": (6896, 9303, 13190),
 }
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
@@ -57,6 +67,16 @@ SIMULATED = {
     "pbkv-oracle": (581, 329696, 0, 8704, 5178, 5173),
     "belady": (650, 332400, 0, 6000, 5025, 5025),
     "belady-cost": (650, 332400, 0, 6000, 5025, 5025),
+    "kvflow": (542, 273200, 5312, 59888, 8775, 8443),  # fixed prompts never leave: nothing to prefetch
+    "kvflow-evict": (542, 273200, 5312, 59888, 8775, 8443),
+    "kvflow-prefetch": (539, 261408, 10528, 66464, 9521, 8863),
+    "kvflow-no-status": (542, 273200, 5312, 59888, 8775, 8443),
+    "ttl": (533, 268704, 5248, 64176, 8979, 8651),
+    "kvflow-context": (649, 330240, 2208, 5952, 5238, 5002),
+    "mori": (626, 319776, 0, 18624, 5799, 5794),
+    "gdsf": (536, 235488, 5568, 97344, 11136, 10788),
+    "s3-fifo": (552, 235408, 18192, 84800, 11079, 9942),
+    "sieve": (525, 227520, 4224, 106656, 11620, 11356),
 }
 WRITE_MODES = {
     "write-through": (539, 261408, 10528, 66464, 9521, 8863),

@@ -3,7 +3,8 @@
 PbkvError
 ├── InputError        the user's file, field or option is wrong; the CLI prints it and exits 2
 │   ├── TraceError    … in a trace: carries path, field, value and what was expected
-│   └── ConfigError   … in an option, a profile or a policy's name
+│   ├── ConfigError   … in an option, a profile or a policy's name
+│   └── PolicyError   … in the code of a plugged-in policy: carries where and what
 └── InvariantError    our own bookkeeping is broken: a bug, never the user's fault
 """
 
@@ -43,6 +44,18 @@ class ConfigError(InputError):
 
     def __str__(self) -> str:
         return f"{self.field}: got {_short(self.value)}, expected {self.expected}"
+
+
+class PolicyError(InputError):
+    """A plugged-in policy cannot be used, or went wrong as it ran: says where and what."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.where}: {_short(self.problem, 400)}"
 
 
 class InvariantError(PbkvError):

@@ -309,7 +309,7 @@ STEPS = st.one_of(
 
 
 @pytest.mark.parametrize("mode", WriteMode)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, "lru+admission", "lae+prefetch"])
 @given(
     steps=st.lists(STEPS, max_size=60),
     gpu_blocks=st.integers(12, 30),

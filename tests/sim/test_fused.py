@@ -35,6 +35,7 @@ OPTIONS = {
     False: PolicyOptions(inherit="learned"),
     True: PolicyOptions(host_order="score", idle_timeout_s=0.05, forecast_delay_s=0.003),
 }
+COMPOSED = ("ttl:0.1", "lru+admission", "pbkv+admission", "kvflow+admission", "lae+prefetch+status")
 TOLERANCE = 1e-9  # of the issue: the closed form sums the same terms in another order
 
 
@@ -83,7 +84,7 @@ def facts(request: Request) -> dict[str, Any]:
     gpu_blocks=st.integers(17, 40),
     host_blocks=st.sampled_from([0, 8, 40]),
     mode=st.sampled_from(list(WriteMode)),
-    policy=st.sampled_from(POLICIES),
+    policy=st.sampled_from((*POLICIES, *COMPOSED)),
     whole_nodes=st.booleans(),
     order=st.sampled_from(["fcfs", "lpm"]),
     sequences=st.sampled_from([1, 2, 8]),
@@ -95,7 +96,7 @@ def facts(request: Request) -> dict[str, Any]:
     early_blocks=st.sampled_from([0, 6]),
     batching=st.sampled_from(["mixed", "prefill-first"]),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_fused_and_token_by_token_tell_the_same_story(
     trace: list[Workflow],
     gpu_blocks: int,
