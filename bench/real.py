@@ -2,8 +2,11 @@
 
     python bench/real.py --data ../shared/data      # → docs/results/real/; resumes, hours on two cores
 
-The pool is a share of what C = 24 live workflows hold (`live_blocks`): 1.6 below the band of pressure, 0.8
-in it, 0.4 above. A draw is a random half of the set's workflows in random order. Half-samples without
+The pools are chosen per set by LRU alone (`pools`): on its hit ratio by capacity, cache only and 24
+workflows taking turns, the smallest that comes within 2 % of the way from the smallest pool's ratio to an
+infinite cache's (below the band of pressure), half of the way (in it), and 10 % of it (above). The smallest
+pool holds twice the call that 95 % of calls do not exceed; workflows with larger calls are left out.
+A draw is a random half of the set's workflows in random order. Half-samples without
 replacement spread as the whole set's mean does (delete-half jackknife), so the interval of a mean is
 Student's t times the standard deviation over draws, not divided by their root.
 """
@@ -11,10 +14,12 @@ Student's t times the standard deviation over draws, not divided by their root.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.real`
 
 from bench.real_report import write_report  # noqa: E402 - needs the line above
-from pbkv.cache.blocks import PathTable  # noqa: E402
 from pbkv.cache.config import WriteMode  # noqa: E402
-from pbkv.cache.named import POLICIES  # noqa: E402
 from pbkv.paper.cells import Kept, code_state, run_jobs, simulated  # noqa: E402
+from pbkv.sim.curve import hit_curve  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
-from pbkv.traces.schema import Workflow  # noqa: E402
+from pbkv.traces.reader import Trace  # noqa: E402
 from pbkv.traces.sources import open_trace  # noqa: E402
 from pbkv.traces.writer import write_trace  # noqa: E402
 
@@ -41,7 +45,7 @@ SETS = (
     "sweagent_glm45_vllm",
     "claude_code_weka",
 )
-PRESSURES = {"below": 1.6, "in": 0.8, "above": 0.4}
+PRESSURES = {"below": 0.98, "in": 0.5, "above": 0.1}
 HOSTS = (
     (0.0, WriteMode.WRITE_THROUGH),
     (1.0, WriteMode.WRITE_THROUGH),
@@ -49,7 +53,29 @@ HOSTS = (
     (2.0, WriteMode.WRITE_THROUGH),
     (2.0, WriteMode.EXCLUSIVE),
 )
-CONCURRENCY, BLOCK_SIZE, PROFILE = 24, 16, "h100-llama-3.1-8b"
+CONCURRENCY, BLOCK_SIZE, PROFILE = 24, 16, "2xa6000-qwen3-32b"
+POLICIES = (
+    "lru",
+    "slru",
+    "random",
+    "gdsf",
+    "s3-fifo",
+    "sieve",
+    "lae",
+    "pbkv-he",
+    "pbkv",
+    "pbkv-aggressive",
+    "kvflow",
+    "kvflow-context",
+    "ttl",
+    "mori",
+    "lru+admission",
+    "pbkv+admission",
+    "pbkv-oracle",
+    "belady",
+    "belady-cost",
+    "infinite",
+)
 UNKNOWN_GAP_S = 1.0  # marble, magentic and captain log no tool times
 
 
@@ -86,44 +112,54 @@ class Cell:
         return {**self.key(), **simulated(self.trace, settings)}
 
 
-def live_blocks(workflows: Sequence[Workflow]) -> int:
-    """Blocks that CONCURRENCY workflows hold on average: distinct prefixes so far, mean over calls."""
-    table, held = PathTable(BLOCK_SIZE), list[int]()
-    for workflow in workflows:
-        seen: dict[int, int] = {}
-        for call in workflow.calls:
-            path, start = table.path(call.segment_ids, call.segment_tokens), 0
-            for key, end in zip(path.segment_keys, path.token_ends, strict=True):
-                seen[key], start = end - start, end
-            held.append(sum(seen.values()))
-    return round(CONCURRENCY * sum(held) / len(held) / BLOCK_SIZE)
+def pools(trace: Trace) -> dict[str, int]:
+    """Blocks of the GPU tier by pressure."""
+    sizes = sorted(call.num_held_tokens for workflow in trace.workflows() for call in workflow.calls)
+    smallest = 2 * -(-sizes[int(0.95 * len(sizes))] // BLOCK_SIZE)
+    capacities = [round(smallest * 2 ** (step / 3)) for step in range(28)]
+    curve = hit_curve(trace, ["lru"], capacities, block_size=BLOCK_SIZE, concurrency=CONCURRENCY)
+    ratios = [point.hit_ratio for point in curve.points]
+    low, high = ratios[0], curve.infinite_hit_ratio
+    return {
+        name: next(
+            (
+                size
+                for size, ratio in zip(capacities, ratios, strict=True)
+                if ratio >= low + share * (high - low)
+            ),
+            capacities[-1],
+        )
+        for name, share in PRESSURES.items()
+    }
 
 
-def draws(folder: Path, dataset: str, source: Path, num_draws: int) -> Iterator[tuple[int, Path, int]]:
-    """(draw, its trace, blocks of the whole set's live workflows)."""
+def draws(folder: Path, dataset: str, source: Path, num_draws: int) -> tuple[list[Path], dict[str, int]]:
+    """A trace a draw, and the pools of the whole set."""
+    paths, known = [folder / f"{dataset}-{draw}.parquet" for draw in range(num_draws)], folder / "pools.json"
+    sizes = json.loads(known.read_text()) if known.exists() else {}
+    if dataset in sizes and all(path.exists() for path in paths):
+        return paths, sizes[dataset]
+    print(f"{dataset}: draws and pools", file=sys.stderr)
     with open_trace(source) as trace:
         workflows, metadata = list(trace.workflows(everything=True)), trace.metadata
-    blocks = live_blocks(workflows)
-    for draw in range(num_draws):
-        path = folder / f"{dataset}-{draw}.parquet"
-        if not path.exists():
-            half = random.Random(f"{dataset}/{draw}").sample(workflows, len(workflows) // 2)
-            write_trace(path, iter(half), replace(metadata, digest="", num_workflows=0, num_calls=0))
-        yield draw, path, blocks
+        sizes[dataset] = pools(trace)
+    for draw, path in enumerate(paths):
+        half = random.Random(f"{dataset}/{draw}").sample(workflows, len(workflows) // 2)
+        blank = replace(metadata, digest="", num_workflows=0, num_calls=0)
+        write_trace(path, iter(half), blank, force=True)
+    known.write_text(json.dumps(sizes))
+    return paths, sizes[dataset]
 
 
 def cells(
     folder: Path, data: Path, sets: Sequence[str], policies: Sequence[str], num_draws: int
 ) -> list[Cell]:
     """All cells, one draw of all sets before the next."""
-    found = [
-        Cell(path, dataset, draw, pressure, round(share * blocks), *host, policy)
-        for dataset in sets
-        for draw, path, blocks in draws(folder, dataset, data / f"{dataset}.jsonl.gz", num_draws)
-        for pressure, share in PRESSURES.items()
-        for host in HOSTS
-        for policy in policies
-    ]
+    found = []
+    for dataset in sets:
+        paths, sizes = draws(folder, dataset, data / f"{dataset}.jsonl.gz", num_draws)
+        for (draw, path), pressure, host, policy in product(enumerate(paths), PRESSURES, HOSTS, policies):
+            found.append(Cell(path, dataset, draw, pressure, sizes[pressure], *host, policy))
     return sorted(found, key=lambda cell: cell.draw)
 
 

@@ -16,8 +16,7 @@ from pbkv.analysis.table import markdown
 
 Row = Mapping[str, Any]
 Place = tuple[str, float, str]  # pressure, host ratio, write mode
-ORACLES = ("belady", "belady-cost", "pbkv-he-oracle", "pbkv-oracle")
-BOUND = "infinite"
+ORACLES = ("belady", "belady-cost", "pbkv-oracle")
 
 
 def write_report(rows: Sequence[Row], output: Path) -> None:
@@ -89,7 +88,7 @@ def _index(rows: Sequence[Row], datasets: Sequence[str], pages: Sequence[str]) -
         "# Every policy on the real sets\n\n"
         "Made by `python bench/real.py` (its docstring says what a draw, a pressure and an interval are): "
         f"{len(rows):,} cells, {draws} draws a cell, 24 workflows at a time, closed loop, blocks of 16, "
-        "`h100-llama-3.1-8b` (derived from datasheets: ratios count, seconds do not). Unknown tool times "
+        "`2xa6000-qwen3-32b` (derived from datasheets: ratios count, seconds do not). Unknown tool times "
         "are 1 s. `infinite` is the bound of a cache without end, which no policy in a finite one can "
         "reach; the best oracle is the fastest of " + ", ".join(ORACLES) + ". Policies learn while "
         "serving (Markov-3).\n\n" + "\n".join(pages) + "\n\n"
