@@ -18,6 +18,7 @@ from pbkv.paper.published import (
     MODEL_32B,
 )
 from pbkv.sim.config import Batching, EngineConfig
+from pbkv.sim.faults import Faults
 from pbkv.sim.profile import load_profile
 from pbkv.sim.settings import Settings
 
@@ -43,6 +44,9 @@ class Arm:
     gamma: float = _DEFAULTS.gamma
     noise: float = 0.0
     rho: float = _DEFAULTS.rho
+    faults: str = ""
+    forecast_delay_s: float = 0.0
+    idle_timeout_s: float = _DEFAULTS.idle_timeout_s
 
     def settings(self, seed: int, graph_file: str) -> Settings:
         """The cell's settings; ``graph_file`` is the trained network of this workload."""
@@ -50,7 +54,16 @@ class Arm:
         return Settings(
             profile=load_profile(self.profile),
             policies=(self.policy,),
-            policy_options=PolicyOptions(predictor, self.num_steps, self.gamma, self.noise, rho=self.rho),
+            policy_options=PolicyOptions(
+                predictor,
+                self.num_steps,
+                self.gamma,
+                self.noise,
+                rho=self.rho,
+                forecast_delay_s=self.forecast_delay_s,
+                idle_timeout_s=self.idle_timeout_s,
+            ),
+            faults=Faults.parse(self.faults),
             gpu_blocks=(POOL_BLOCKS,),
             host_ratio=1.0,
             concurrencies=(self.concurrency,),
@@ -104,6 +117,31 @@ def by_noise() -> list[Arm]:
     return [arm_of(policy=policy, noise=noise) for policy, row in BY_NOISE.items() for noise in row]
 
 
+FAULTY_POLICIES = ("lru", "lae", "pbkv-he", "pbkv", "ttl", "mori", "lru+admission")
+FAULTS: dict[str, dict[str, object]] = {
+    "none": {},
+    "10 % of ends lost": {"faults": "lost-end=0.1"},
+    "all ends lost": {"faults": "lost-end=1"},
+    "all ends lost, idle timeout of 30 s": {"faults": "lost-end=1", "idle_timeout_s": 30.0},
+    "ends 10 s late": {"faults": "late-end=10"},
+    "10 % of agents wrong": {"faults": "wrong-agent=0.1"},
+    "30 % of agents wrong": {"faults": "wrong-agent=0.3"},
+    "all agents missing": {"faults": "missing-agent=1"},
+    "forecasts 1 s late": {"forecast_delay_s": 1.0},
+    "forecasts 10 s late": {"forecast_delay_s": 10.0},
+    "tool times unknown": {"faults": "no-tool-times"},
+}
+
+
+def by_faults() -> list[Arm]:
+    """Not the paper's: what each policy loses where clients are wrong. Forecasts are learnt while serving."""
+    return [faulty_arm(policy, name) for policy in FAULTY_POLICIES for name in FAULTS]
+
+
+def faulty_arm(policy: str, fault: str) -> Arm:
+    return arm_of(policy=policy, predictor="markov:3", **FAULTS[fault])
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Arm]]] = {
     "tables 1 and 2": lambda: [arm for model in END_TO_END for arm in end_to_end(model)],
     "concurrency": by_concurrency,
@@ -112,4 +150,5 @@ EXPERIMENTS: dict[str, Callable[[], list[Arm]]] = {
     "predictor": by_predictor,
     "rho": by_rho,
     "noise": by_noise,
+    "faults": by_faults,
 }

@@ -79,6 +79,7 @@ def _sections(results: Results, experiments: Sequence[str], names: Sequence[str]
         "predictor": lambda: ["## Predictor\n\n" + tables.by_predictor(results)],
         "rho": lambda: ["## Aggressive prefetch\n\n" + _by_rho(results)],
         "noise": lambda: ["## Noise\n\n" + _by_noise(results, policy) for policy in published.BY_NOISE],
+        "faults": lambda: ["## Faults of clients (not the paper's)\n\n" + tables.by_faults(results)],
     }
     sections = [section for name in EXPERIMENTS if name in experiments for section in made[name]()]
     pictures = "\n\n".join(f"![{name.removesuffix('.png')}]({name})" for name in names)

@@ -10,7 +10,7 @@ from pbkv.analysis.intervals import Interval, mean_interval
 from pbkv.analysis.table import markdown
 from pbkv.paper import published
 from pbkv.paper.cells import Row
-from pbkv.paper.experiments import CONCURRENCIES, Arm, arm_of
+from pbkv.paper.experiments import CONCURRENCIES, FAULTS, FAULTY_POLICIES, Arm, arm_of, faulty_arm
 from pbkv.paper.published import APPLICATIONS, END_TO_END, HOVER, MODEL_32B
 from pbkv.paper.run import Results
 
@@ -125,6 +125,18 @@ def by_predictor(results: Results) -> str:
         paper = published.BY_PREDICTOR.get((policy, who))
         rows.append((policy, who, _text(ratios, 2), "" if paper is None else f"{paper:.2f}"))
     return markdown(("policy", "predictor", "GPU hits over LRU's", "paper"), rows)
+
+
+def by_faults(results: Results) -> str:
+    """Latency under each fault as a multiple of the same policy's without."""
+    rows = []
+    for name in FAULTS:
+        cells = []
+        for policy in FAULTY_POLICIES:
+            sound, faulty = (results.of(faulty_arm(policy, fault)) for fault in ("none", name))
+            cells.append(_text(_speedup(faulty, sound, "jct_s"), 3))
+        rows.append((name, *cells))
+    return markdown(("latency over that without faults", *FAULTY_POLICIES), rows)
 
 
 def prefetches(results: Results) -> str:

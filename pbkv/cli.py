@@ -285,7 +285,9 @@ def reproduce(
     seeds: Annotated[int, typer.Option(help="Cells of each setting, each another trace.")] = 10,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Some of: tables 1 and 2, concurrency, steps, gamma, predictor, rho, noise."),
+        typer.Option(
+            help="Some of: tables 1 and 2, concurrency, steps, gamma, predictor, rho, noise, faults."
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes [default: one a core].")] = None,
 ) -> None:
