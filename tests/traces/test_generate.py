@@ -83,7 +83,7 @@ def test_an_agent_finds_its_own_history_again_and_its_answer_without_the_thought
                 before = seen[call.agent]
                 known = before.segment_ids
                 assert call.segment_ids[: len(known)] == known
-                assert _kinds(call)[len(known) :] == ("output", call.segment_kinds[-1])
+                assert _kinds(call)[len(known) :] == ("output", _kinds(call)[-1])
                 assert (call.segment_ids[-2] == before.output_id) == (_thought(before, call) == 0)
                 num_agents_called_again += 1
             seen[call.agent] = call
