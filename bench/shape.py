@@ -1,6 +1,6 @@
 """The paper's shape from LRU: GPU hit ratios of the three generated workloads by concurrency.
 
-    python bench/shape.py                # → docs/results/shape.{md,png}; about six minutes on an idle core
+    python bench/shape.py                # → docs/results/shape.{md,png}; about twelve minutes on an idle core
 
 Each seed is another trace of 250 workflows; intervals are 95 % over seeds. The paper's figures are those
 of arXiv 2605.06472; what was fitted to them, and what was not, is in docs/workloads.md.
@@ -12,13 +12,21 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.shape`
 
-from bench.shape_report import (  # noqa: E402 - needs the line above
+from bench.shape_lab import (  # noqa: E402 - needs the line above
+    FITTED,
+    NUM_FITTED,
+    POOL_TOKENS,
+    TARGETS,
+    VARIANTS,
+    Lab,
+)
+from bench.shape_report import (  # noqa: E402
     anatomy,
     known,
     load,
@@ -32,144 +40,17 @@ from pbkv.analysis.describe import describe  # noqa: E402
 from pbkv.analysis.figures import hit_ratio_by_concurrency  # noqa: E402
 from pbkv.analysis.intervals import Interval  # noqa: E402
 from pbkv.analysis.points import Point  # noqa: E402
-from pbkv.analysis.summary import CellSummary, over_seeds, summarise  # noqa: E402
-from pbkv.cache.config import WriteMode  # noqa: E402
-from pbkv.sim.config import EngineConfig  # noqa: E402
-from pbkv.sim.profile import load_profile  # noqa: E402
-from pbkv.sim.run import simulate  # noqa: E402
-from pbkv.sim.settings import Settings  # noqa: E402
-from pbkv.traces.generate import generate_workload, workload_metadata  # noqa: E402
+from pbkv.analysis.summary import CellSummary, over_seeds  # noqa: E402
+from pbkv.paper.experiments import (  # noqa: E402
+    BATCHING,
+    BLOCK_SIZE,
+    MAX_BATCHED_TOKENS,
+    MAX_SEQUENCES,
+    NUM_WORKFLOWS,
+    POOL_BLOCKS,
+)
+from pbkv.paper.published import MODEL_14B, MODEL_32B  # noqa: E402
 from pbkv.traces.reader import Trace  # noqa: E402
-from pbkv.traces.writer import write_trace  # noqa: E402
-
-NUM_WORKFLOWS = 250
-POOL_TOKENS = 176_000  # 11,000 blocks of 16: the plateau's end on the HoVer-like workload at 48 to 50
-MODEL_32B, MODEL_14B = "2xa6000-qwen3-32b", "a6000-qwen3-14b"
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """What the paper reports of LRU at its point, for one model; hit ratio in per cent."""
-
-    hit: float
-    latency_s: float
-    ttft_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A workload: the paper's point and figures, the concurrencies to run, those of the sensitivity."""
-
-    title: str
-    point: int
-    paper: Mapping[str, Paper]
-    concurrencies: tuple[int, ...]
-    around: tuple[int, ...]
-    paper_curve: Mapping[int, float]
-
-
-TARGETS = {
-    "hover": Target(
-        "HoVer-like",
-        72,
-        {MODEL_32B: Paper(27.09, 189.66, 16.65), MODEL_14B: Paper(28.79, 139.59, 10.90)},
-        (24, 36, 42, 48, 54, 60, 66, 72, 84, 96),
-        (48, 60, 72),
-        {36: 77, 48: 76.5, 60: 52.5, 72: 27.1, 84: 24.3},
-    ),
-    "swe": Target(
-        "SWE-like",
-        24,
-        {MODEL_32B: Paper(46.34, 271.90, 5.04), MODEL_14B: Paper(48.53, 214.74, 4.18)},
-        (8, 12, 16, 20, 24, 36),
-        (12, 24),
-        {24: 46.34},
-    ),
-    "finance": Target(
-        "Finance-like",
-        48,
-        {MODEL_32B: Paper(27.95, 130.34, 12.93), MODEL_14B: Paper(26.58, 96.11, 9.02)},
-        (12, 24, 30, 36, 48, 60, 72),
-        (24, 48),
-        {48: 27.95},
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One setting of the simulation; the defaults are the one that the workloads were fitted in."""
-
-    profile: str = MODEL_32B
-    max_batched_tokens: int = 2048
-    block_size: int = 16
-    write_mode: WriteMode = WriteMode.WRITE_THROUGH
-    host_ratio: float = 1.0
-    num_workflows: int = NUM_WORKFLOWS
-
-    def settings(self, concurrencies: Sequence[int], seed: int) -> Settings:
-        return Settings(
-            profile=load_profile(self.profile),
-            gpu_blocks=(POOL_TOKENS // self.block_size,),
-            host_ratio=self.host_ratio,
-            concurrencies=tuple(concurrencies),
-            seeds=(seed,),
-            block_size=self.block_size,
-            write_mode=self.write_mode,
-            engine=EngineConfig(max_batched_tokens=self.max_batched_tokens, max_sequences=256),
-            cache_events=False,
-        )
-
-
-FITTED = Variant()
-VARIANTS = {
-    "as fitted": FITTED,
-    "Qwen3-14B on one A6000": Variant(profile=MODEL_14B),
-    "budget of 4,096 tokens": Variant(max_batched_tokens=4096),
-    "budget of 8,192 tokens": Variant(max_batched_tokens=8192),
-    "blocks of 64 tokens": Variant(block_size=64),
-    "no host tier": Variant(host_ratio=0.0),
-    "write-back": Variant(write_mode=WriteMode.WRITE_BACK),
-    "exclusive": Variant(write_mode=WriteMode.EXCLUSIVE),
-    "exclusive, host tier of ratio 2": Variant(write_mode=WriteMode.EXCLUSIVE, host_ratio=2.0),
-    "1,000 workflows a run": Variant(num_workflows=1000),
-}
-
-
-@dataclass(slots=True)
-class Lab:
-    """Traces on disk, by workload and seed, and the runs over them, in a scratch folder."""
-
-    work: Path
-    traces: dict[tuple[str, int, int], Trace] = field(default_factory=dict)
-
-    def trace(self, name: str, seed: int, num_workflows: int = NUM_WORKFLOWS) -> Trace:
-        key = name, seed, num_workflows
-        if key not in self.traces:
-            path = self.work / f"{name}-{seed}-{num_workflows}.parquet"
-            metadata = workload_metadata(name, num_workflows, seed)
-            write_trace(path, generate_workload(name, num_workflows, seed), metadata)
-            self.traces[key] = Trace(path)
-        return self.traces[key]
-
-    def cells(
-        self, name: str, variant: Variant, concurrencies: Sequence[int], seeds: Sequence[int]
-    ) -> list[CellSummary]:
-        """One summary a concurrency; intervals over the seeds' traces."""
-        return over_seeds(self.runs(name, variant, concurrencies, seeds))
-
-    def runs(
-        self, name: str, variant: Variant, concurrencies: Sequence[int], seeds: Sequence[int]
-    ) -> list[CellSummary]:
-        """One summary a concurrency and seed."""
-        found: list[CellSummary] = []
-        for seed in seeds:
-            print(f"{name}, seed {seed}: {variant}", file=sys.stderr)
-            out = self.work / "run"
-            trace = self.trace(name, seed, variant.num_workflows)
-            simulate([trace], variant.settings(concurrencies, seed), out, force=True)
-            found += summarise(out)
-        return found
 
 
 def main() -> None:
@@ -210,10 +91,10 @@ def _head(arguments: argparse.Namespace) -> str:
         "# The shape of LRU on the generated workloads\n\n"
         "Made by `python bench/shape.py`; what the workloads are and how they were fitted: "
         "[docs/workloads.md](../workloads.md). "
-        f"Closed loop, {NUM_WORKFLOWS} workflows, LRU, GPU pool of {POOL_TOKENS:,} tokens (11,000 blocks of "
-        "16), "
-        f"host tier of the same size, write-through, {MODEL_32B}, at most 2,048 tokens an iteration and 256 "
-        "sequences, fcfs, unless a row says otherwise. Hit ratios in per cent of prompt tokens found on the "
+        f"Closed loop, {NUM_WORKFLOWS} workflows, LRU, GPU pool of {POOL_TOKENS:,} tokens ({POOL_BLOCKS:,} "
+        f"blocks of {BLOCK_SIZE}), host tier of the same size, write-through, {MODEL_32B}, "
+        f"{BATCHING} batches, chunks of {MAX_BATCHED_TOKENS:,} tokens, {MAX_SEQUENCES} running requests, "
+        "fcfs, unless a row says otherwise. Hit ratios in per cent of prompt tokens found on the "
         f"GPU: mean ± 95 % interval over {arguments.seeds} seeds in the first tables, over "
         f"{arguments.few_seeds} in the rest; each seed is another trace."
     )
@@ -223,10 +104,12 @@ def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
     parts = ["## By concurrency\n\n![GPU hit ratio by concurrency](shape.png)"]
     for name, runs in curves.items():
         target = TARGETS[name]
+        held_out = {load(cell): cell for cell in over_seeds(runs[NUM_FITTED * len(target.concurrencies) :])}
         rows = [
             (
                 str(load(cell)),
                 percent(cell.gpu_hit_ratio),
+                percent(held_out[load(cell)].gpu_hit_ratio) if held_out else "",
                 seed_range(runs, cell),
                 f"{target.paper_curve[load(cell)]:.1f}" if load(cell) in target.paper_curve else "",
                 percent(cell.host_hit_ratio),
@@ -239,6 +122,7 @@ def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
         header = (
             target.title,
             "GPU hit",
+            f"seeds {NUM_FITTED} on",
             "lowest to highest seed",
             "paper",
             "host hit",
@@ -289,7 +173,8 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
     for name, target in TARGETS.items():
         latencies: dict[str, float] = {}
         for profile, paper in target.paper.items():
-            cell = lab.cells(name, replace(FITTED, profile=profile), [target.point], seeds)[0]
+            variant = replace(FITTED, profile=profile)
+            cell = lab.cells(name, variant, [target.point], seeds)[0]
             latency_s, ttft_s = known(cell.jct_s).mean, known(cell.ttft_s).mean
             latencies[profile] = latency_s
             row = (
@@ -298,7 +183,9 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
                 percent(cell.gpu_hit_ratio),
                 f"{paper.hit:.1f}",
             )
-            rows.append((*row, f"{latency_s / ttft_s:.1f}", f"{paper.latency_s / paper.ttft_s:.1f}"))
+            ratios = f"{latency_s / ttft_s:.1f}", f"{paper.latency_s / paper.ttft_s:.1f}"
+            pure = f"{100 * lab.pure_decodes(name, variant, target.point):.1f}"
+            rows.append((*row, *ratios, pure, f"{1000 * lab.decode_step_s(name, variant):.0f}"))
         ours = latencies[MODEL_32B] / latencies[MODEL_14B]
         papers = target.paper[MODEL_32B].latency_s / target.paper[MODEL_14B].latency_s
         rows.append(
@@ -309,9 +196,20 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
                 "",
                 f"{ours:.2f}",
                 f"{papers:.2f}",
+                "",
+                "",
             )
         )
-    header = ("workload, concurrent", "profile", "GPU hit", "paper", "latency over TTFT", "paper")
+    header = (
+        "workload, concurrent",
+        "profile",
+        "GPU hit",
+        "paper",
+        "latency over TTFT",
+        "paper",
+        "pure decode, % of iterations",
+        "such an iteration, ms",
+    )
     return "## At the paper's points\n\n" + table(header, rows)
 
 

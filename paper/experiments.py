@@ -23,9 +23,11 @@ from pbkv.sim.profile import load_profile
 from pbkv.sim.settings import Settings
 
 NUM_WORKFLOWS = 250  # a run [I]
-POOL_BLOCKS, BLOCK_SIZE = 11_000, 16  # one pool for all three workloads (docs/workloads.md)
-BATCHING: Batching = "prefill-first"  # SGLang's default
-MAX_BATCHED_TOKENS, MAX_SEQUENCES = 4096, 8
+# The engine and its pool, one for all three workloads: what they were fitted in (docs/workloads.md).
+POOL_BLOCKS, BLOCK_SIZE = 18_000, 16
+BATCHING: Batching = "prefill-first"
+MAX_BATCHED_TOKENS = 4096  # SGLang's chunk on GPUs of 48 GB
+MAX_SEQUENCES = 6  # running requests [I]
 CONCURRENCIES = (36, 48, 60, 72, 84, 96)
 MOST_STEPS = 5  # of the K sweep; the network is trained once for as many
 _DEFAULTS = PolicyOptions()

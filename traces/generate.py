@@ -1,9 +1,10 @@
 """Generates the paper's three workloads: HoVer-like, SWE-like, FinanceBench-like.
 
 Each agent keeps one conversation a workflow: its fixed prompt, the task, and then its own earlier
-turns, each with what was handed to it and what it answered. What the others said reaches it as new
-text, behind another prefix, so one agent's cache never serves another: all that workflows share is
-the fixed prompts, all that calls of one workflow share is the history of the agent called again.
+turns, each with what was handed to it and what it answered. What it thought before that is generated
+and then left out of every prompt. What the others answered reaches it as new text, behind another
+prefix, so one agent's cache never serves another: all that workflows share is the fixed prompts, all
+that calls of one workflow share is the history of the agent called again.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def workload_metadata(name: str, num_workflows: int, seed: int) -> TraceMetadata
 
 def generate_workflow(workload: Workload, index: int, seed: int) -> Workflow:
     """The ``index``-th workflow of a trace with ``seed``."""
-    rng = np.random.default_rng([seed, crc32(workload.name.encode()), index])
+    origin = [seed, crc32(workload.name.encode()), index]
+    rng, thoughts = np.random.default_rng(origin), np.random.default_rng([*origin, 1])
     walk = draw_walk(workload, rng)
-    calls = _Writer(workload, index, rng).calls(walk)
+    calls = _Writer(workload, index, rng, thoughts).calls(walk)
     return Workflow(f"{workload.name}-{index:06d}", workload.app, None, calls)
 
 
@@ -84,15 +86,16 @@ class _Thread:
 class _Writer:
     """Writes the calls of one workflow: prompts, answers, gaps and context vectors."""
 
-    def __init__(self, workload: Workload, index: int, rng: Generator) -> None:
+    def __init__(self, workload: Workload, index: int, rng: Generator, thoughts: Generator) -> None:
         self._workload = workload
         self._rng = rng
+        self._thoughts = thoughts
         self._view = ContextView(workload)
         self._agents = {agent.name: agent for agent in workload.agents}
         self._ids = count((index + 1) * _IDS_PER_WORKFLOW)
         self._statement = next(self._ids)
         self._threads: dict[str, _Thread] = {}
-        self._answers: list[int] = []  # tokens of each call's answer
+        self._answers: list[int] = []  # tokens of each call's answer, without the thought
 
     def calls(self, walk: Walk) -> list[Call]:
         statement = _tokens(draw(self._workload.levels[walk.level].statement, self._rng))
@@ -120,6 +123,7 @@ class _Writer:
         handed = sum(self._answers[thread.num_seen :])
         thread.append(next(self._ids), _tokens(handed + draw(agent.fresh, self._rng)), agent.fresh_kind)
         answer, answer_id = _tokens(draw(agent.output, self._rng)), next(self._ids)
+        thought = round(draw(agent.thought, self._thoughts))
         call = Call(
             call_index=index,
             agent=agent.name,
@@ -127,8 +131,10 @@ class _Writer:
             tool_gap_s=draw(agent.gap_s, self._rng) if index else 0.0,
             segment_ids=tuple(thread.ids),
             segment_tokens=tuple(thread.tokens),
-            num_output_tokens=answer,
-            output_id=answer_id,
+            num_output_tokens=thought + answer,
+            output_id=next(self._ids)
+            if thought
+            else answer_id,  # behind a thought the answer's KV is another
             segment_kinds=tuple(thread.kinds),
             tool_gap_origin="generated",
             context=context,

@@ -39,6 +39,7 @@ class Agent:
 
     ``system`` and ``tools`` are its fixed prompt, shared by all workflows; ``brief`` is what it gets
     with its first call of a workflow only, ``fresh`` with each call besides the answers of others.
+    It generates ``thought`` and then ``output``; the answer alone stays in its history and reaches others.
     ``next`` declares the call graph: who may follow, END included.
     """
 
@@ -48,6 +49,7 @@ class Agent:
     brief: Spread
     fresh: Spread
     fresh_kind: str
+    thought: Spread
     output: Spread
     gap_s: Spread
     next: tuple[str, ...]
@@ -278,6 +280,7 @@ def _scaled_agent(agent: Agent, scale: Scale) -> Agent:
         tools=round(agent.tools * scale.prompts),
         brief=agent.brief.scaled(scale.briefs),
         fresh=agent.fresh.scaled(scale.fresh),
+        thought=agent.thought.scaled(scale.outputs),
         output=agent.output.scaled(scale.outputs),
         gap_s=agent.gap_s.scaled(scale.gaps),
     )

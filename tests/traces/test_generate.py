@@ -12,7 +12,7 @@ import pytest
 
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.generate import generate_workflow, generate_workload, workload_metadata
-from pbkv.traces.knobs import END, WORKLOADS, load_workload
+from pbkv.traces.knobs import END, WORKLOADS, Spread, load_workload
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, Workflow
 from pbkv.traces.writer import write_trace
@@ -74,28 +74,49 @@ def test_an_id_has_one_length_and_private_ids_have_one_workflow(name: str) -> No
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_an_agent_finds_its_own_history_and_answer_again(name: str) -> None:
+def test_an_agent_finds_its_own_history_again_and_its_answer_without_the_thought(name: str) -> None:
     num_agents_called_again = 0
     for workflow in _generated(name)[:50]:
         seen: dict[str, Call] = {}
         for call in workflow.calls:
             if call.agent in seen:
                 before = seen[call.agent]
-                known = [*before.segment_ids, before.output_id]
-                assert list(call.segment_ids[: len(known)]) == known
-                assert len(call.segment_ids) == len(known) + 1
+                known = before.segment_ids
+                assert call.segment_ids[: len(known)] == known
+                assert _kinds(call)[len(known) :] == ("output", _kinds(call)[-1])
+                assert (call.segment_ids[-2] == before.output_id) == (_thought(before, call) == 0)
                 num_agents_called_again += 1
             seen[call.agent] = call
         assert len({call.segment_ids[0] for call in seen.values()}) == len(seen)  # no prefix across agents
     assert num_agents_called_again > 100
 
 
+def _thought(before: Call, call: Call) -> int:
+    """Tokens that ``before`` generated and that the next call of its agent does not hold."""
+    return before.num_output_tokens - call.segment_tokens[-2]
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_thoughts_change_nothing_but_the_generated_tokens_and_their_ids(name: str) -> None:
+    workload = load_workload(name)
+    agents = tuple(replace(agent, thought=Spread(0.0, 0.0)) for agent in workload.agents)
+    thinking = generate_workflow(workload, 0, seed=0).calls
+    silent = generate_workflow(replace(workload, agents=agents), 0, seed=0).calls
+    for call, same in zip(thinking, silent, strict=True):
+        assert call.num_output_tokens > same.num_output_tokens
+        assert (call.agent, call.segment_tokens, call.context) == (
+            same.agent,
+            same.segment_tokens,
+            same.context,
+        )
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_what_others_answered_is_handed_over_as_new_text(name: str) -> None:
     workload = load_workload(name)
-    silent = replace(
-        workload, agents=tuple(replace(a, fresh=replace(a.fresh, median=0.0)) for a in workload.agents)
-    )
+    nothing = Spread(0.0, 0.0)
+    agents = tuple(replace(agent, fresh=nothing, thought=nothing) for agent in workload.agents)
+    silent = replace(workload, agents=agents)
     calls = generate_workflow(silent, 0, seed=0).calls
     for index, call in enumerate(calls):
         earlier = [i for i in range(index) if calls[i].agent == call.agent]
@@ -140,8 +161,8 @@ def test_a_few_repairs_take_three_times_the_median_as_in_sweagents_logs() -> Non
 # (mean calls, mean seconds outside the LLM, mean prompt, reuse of an infinite cache, share of fixed prompts):
 # the figures that the TOML files aim at, with room for what 250 workflows scatter.
 SHAPES = {
-    "hover": ((11, 13.5), (6, 18), (900, 2000), (0.74, 0.78), (0.16, 0.20)),
-    "swe": ((36, 43), (42, 77), (2500, 5000), (0.85, 0.90), (0.36, 0.42)),
+    "hover": ((11, 13.5), (6, 18), (1500, 2500), (0.74, 0.78), (0.16, 0.20)),
+    "swe": ((36, 43), (42, 77), (4000, 6500), (0.85, 0.90), (0.34, 0.40)),
     "finance": ((10, 10), (0.7, 1.3), (1500, 3500), (0.63, 0.68), (0.22, 0.27)),
 }
 
@@ -168,7 +189,7 @@ def _reused_tokens(workflow: Workflow) -> int:
     for call in workflow.calls:
         fixed = sum(call.segment_tokens[i] for i, k in enumerate(_kinds(call)) if k in ("system", "tools"))
         reused += known.get(call.agent, fixed)
-        known[call.agent] = call.num_prompt_tokens + call.num_output_tokens
+        known[call.agent] = call.num_prompt_tokens
     return reused
 
 

@@ -33,6 +33,7 @@ tools = 0
 brief = { median = 1, sigma = 0 }
 fresh = { median = 1, sigma = 0 }
 fresh_kind = "user"
+thought = { median = 2, sigma = 0 }
 output = { median = 4, sigma = 0 }
 gap_s = { median = 0, sigma = 0 }
 next = ["a", "END"]
@@ -58,6 +59,7 @@ def test_a_file_of_ones_own_is_generated_and_scaled(tmp_path: Path) -> None:
         [32, 3, 1, 1, 12, 1],
         [32, 3, 1, 1, 12, 1, 12, 1],
     ]
+    assert [call.num_output_tokens for call in workflow.calls] == [18, 18, 18]
 
 
 @pytest.mark.parametrize(
