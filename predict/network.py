@@ -42,7 +42,6 @@ FACTS = (
 )
 _ROWS_AT_ONCE = 32  # larger products wake numpy's threads: four times slower on small cores
 _MOST_DEVIATIONS = 4.0
-_LEAST_EXPONENT = -600.0  # e to it is still a number, so that no history weighs 0 altogether
 
 
 class Network:
@@ -56,9 +55,7 @@ class Network:
         self.num_dims: int = self.arrays["text"].shape[1]
         hidden = self.arrays["hidden_weight"]
         agents = self.agent_rows()
-        scores = (agents @ self.arrays["query"].T).astype(np.float64) @ agents.T / np.sqrt(size)
-        scores -= scores.max(axis=1, keepdims=True)
-        self._attention = np.exp(np.maximum(scores, _LEAST_EXPONENT))
+        self._scores = (agents @ self.arrays["query"].T).astype(np.float64) @ agents.T / np.sqrt(size)
         self._current = agents @ hidden[:, :size].T + self.arrays["hidden_bias"]
         self._history = (agents @ hidden[:, size : 2 * size].T).astype(np.float64)
         self._text_in = self.arrays["text"].T.copy()
@@ -102,7 +99,9 @@ class Network:
         return found
 
     def _logits(self, current: Ints, history: Doubles, contexts: Floats) -> Floats:
-        attention = history * self._attention[current]
+        scores = np.where(history > 0, self._scores[current], -np.inf)
+        best = scores.max(axis=1, keepdims=True)
+        attention = history * np.exp(scores - np.where(np.isfinite(best), best, 0.0))
         total = attention.sum(axis=1, keepdims=True)
         path = attention @ self._history / np.where(total > 0, total, 1.0)
         text = np.maximum(self.standardised(contexts) @ self._text_in, 0.0) @ self._text_out
