@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MODEL_32B, MODEL_14B = "2xa6000-qwen3-32b", "a6000-qwen3-14b"
+MODEL_32B, MODEL_14B = "2xa6000-qwen3-32b-awq", "a6000-qwen3-14b-awq"  # as inferred: docs/workloads.md
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ def workflows(draw: st.DrawFn, max_workflows: int = 5, max_calls: int = 6) -> li
     """Up to ``max_workflows`` workflows with fan-out, joins and rising arrivals.
 
     An answer of id 3 is as long as segment 3 only by chance: an id has one length in real traces, so
-    such answers are given that length.
+    such answers are given that length. Tool waits that are not 0 differ from call to call: two equal ones
+    would make a call due at the very end of an iteration, where rounding decides which comes first.
     """
     found = []
     arrival_s = 0.0
@@ -42,5 +43,11 @@ def workflows(draw: st.DrawFn, max_workflows: int = 5, max_calls: int = 6) -> li
         num_calls = draw(st.integers(1, max_calls))
         drawn = [draw(calls(index, num_parents=2)) for index in range(num_calls)]
         fixed = [c._replace(num_output_tokens=_LENGTHS[3]) if c.output_id == 3 else c for c in drawn]
-        found.append(Workflow(f"w{number}", "app", arrival_s, fixed))
+        apart = [
+            c._replace(tool_gap_s=c.tool_gap_s + 1e-5 * (7 * number + c.call_index + 1))
+            if c.tool_gap_s
+            else c
+            for c in fixed
+        ]
+        found.append(Workflow(f"w{number}", "app", arrival_s, apart))
     return found

@@ -107,7 +107,7 @@ def test_the_class_in_the_docs_beats_lru_where_memory_is_short(tmp_path: Path) -
     (tmp_path / "ended_first.py").write_text(text)
     trace = tmp_path / "hover.parquet"
     write_trace(trace, generate_workload("hover", 250, 1), workload_metadata("hover", 250, 1))
-    setting = ["--profile", "2xa6000-qwen3-32b", "--gpu-blocks", "11000", "--concurrency", "60"]
+    setting = ["--profile", "2xa6000-qwen3-32b", "--gpu-blocks", "18000", "--concurrency", "60"]
     names = f"lru,{tmp_path}/ended_first.py:EndedFirst"
     done = pbkv("simulate", trace, *setting, "--policy", names, "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
