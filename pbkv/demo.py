@@ -1,7 +1,8 @@
-"""The demo: what LRU with a host tier does to HoVer-like workflows as more of them run at a time."""
+"""The demo: HoVer-like workflows under LRU and under PBKV, as more and more of them run at a time."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,16 +13,14 @@ from pbkv.analysis.load import load
 from pbkv.analysis.points import concurrency_points
 from pbkv.analysis.summary import summarise
 from pbkv.console import simulate_to
-from pbkv.sim.profile import load_profile
-from pbkv.sim.settings import Settings
+from pbkv.paper.experiments import NUM_WORKFLOWS, arm_of
 from pbkv.traces.generate import generate_workload, workload_metadata
 from pbkv.traces.reader import Trace
 from pbkv.traces.writer import write_trace
 
-NUM_WORKFLOWS = 250
 SEED = 1
-POOL_BLOCKS = 11_000  # of 16 tokens; about 50 live workflows fill it (docs/workloads.md)
-CONCURRENCIES = (24, 36, 48, 60, 72, 84)
+POLICIES = ("lru", "lae", "pbkv")
+CONCURRENCIES = (36, 48, 60, 72, 84)
 
 
 def run_demo(folder: Path, *, force: bool) -> None:
@@ -30,9 +29,8 @@ def run_demo(folder: Path, *, force: bool) -> None:
     trace = folder / "hover.parquet"
     workflows = generate_workload("hover", NUM_WORKFLOWS, SEED)
     write_trace(trace, workflows, workload_metadata("hover", NUM_WORKFLOWS, SEED), force=force)
-    settings = Settings(
-        profile=load_profile("2xa6000-qwen3-32b"), gpu_blocks=(POOL_BLOCKS,), concurrencies=CONCURRENCIES
-    )
+    settings = replace(arm_of(predictor="markov:3").settings(0, ""), policies=POLICIES)
+    settings = replace(settings, concurrencies=CONCURRENCIES, cache_events=True)
     simulate_to([Trace(trace)], settings, folder / "run", force)
     run = load(folder / "run")
     cells = summarise(run.path)
