@@ -25,6 +25,8 @@ def end_to_end(results: Results, model: str) -> str:
             continue
         for policy, paper in papers.items():
             ours = results.of(_arm(app.workload, model, app.concurrency, policy))
+            if not ours:
+                continue
             hit = _mean(100 * row["gpu_hit_ratio"] for row in ours)
             latency = _speedup(lru, ours, "jct_s")
             ttft = _speedup(lru, ours, "ttft_s")
