@@ -16,10 +16,10 @@ from pbkv.paper.run import Results
 
 
 def end_to_end(results: Results, model: str) -> str:
-    """Table 1 or 2: hits, and latency and TTFT as multiples of LRU's (LRU's in seconds)."""
+    """Table 1 or 2: hits, and latency and TTFT as multiples of LRU's. ``model`` may be NAME@MS (`Arm`)."""
     rows = []
     for app in APPLICATIONS:
-        papers = END_TO_END[model][app.workload]
+        papers = END_TO_END[model.partition("@")[0]][app.workload]
         lru = results.of(_arm(app.workload, model, app.concurrency, "lru"))
         if not lru:
             continue

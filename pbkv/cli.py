@@ -286,7 +286,8 @@ def reproduce(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Some of: tables 1 and 2, concurrency, steps, gamma, predictor, rho, noise, faults."
+            help="Some of: tables 1 and 2, decode step, concurrency, steps, gamma, predictor, rho, noise, "
+            "faults."
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes [default: one a core].")] = None,
