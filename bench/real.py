@@ -90,7 +90,8 @@ class Cell:
     policy: str
 
     def key(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "trace"}
+        values = {name: value for name, value in asdict(self).items() if name != "trace"}
+        return {**values, "setting": f"{PROFILE}, {CONCURRENCY}, {BLOCK_SIZE}, {UNKNOWN_GAP_S}"}
 
     def run(self) -> dict[str, Any]:
         settings = Settings(

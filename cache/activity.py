@@ -109,9 +109,7 @@ class Activity(Follower):
             at = at.parent
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        expectation = self._activate(workflow.workflow_id)
-        agent_bit = self._bits.get(workflow.calls[position].agent, 0)
-        self._inheritance.learn(expectation.paths, agent_bit)
+        expectation = self._called(workflow, position)
         if self._predictor is None:
             return NOTHING
         return self._expect(expectation, self._predictor.forecast(workflow, position), self._predictor.agents)
@@ -120,6 +118,12 @@ class Activity(Follower):
         if self._predictor is not None:
             self._predictor.end(workflow)
         return self._retire(workflow.workflow_id)
+
+    def _called(self, workflow: Workflow, position: int) -> Expectation:
+        """The workflow is active, and call ``position`` says who inherits from whom."""
+        expectation = self._activate(workflow.workflow_id)
+        self._inheritance.learn(expectation.paths, self._bits.get(workflow.calls[position].agent, 0))
+        return expectation
 
     def _activate(self, workflow_id: str) -> Expectation:
         expectation = self._active.get(workflow_id)
@@ -154,10 +158,6 @@ class Activity(Follower):
 
     # ------------------------------------------------------------------ what is asked
 
-    def is_retired(self, node: Node) -> bool:
-        """Whether no active workflow has touched ``node``."""
-        return not node.tags
-
     def score(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
         total, active, readers = 0.0, self._active, self._inheritance.readers
@@ -181,8 +181,9 @@ class Activity(Follower):
 class TimedActivity(Activity):
     """Activity in a world where messages are late or lost.
 
-    A workflow of which nothing has been heard for ``idle_timeout_s`` is retired as if it had ended, until
-    it is heard of again (an end message may be lost: paper §4.2 does not say what then). A forecast is
+    A workflow of which nothing has been heard for ``idle_timeout_s`` is retired as if it had ended (an end
+    message may be lost: paper §4.2 does not say what then). If it is heard of again, what it then uses is
+    active anew, as if another workflow had come; the rest of what it made stays retired. A forecast is
     known ``forecast_delay_s`` after its prompt was computed. Both are due before whatever happens next.
     """
 
@@ -220,7 +221,7 @@ class TimedActivity(Activity):
         changed = self.passed(now_s)
         if not self._forecast_delay_s or self._predictor is None:
             return [*changed, *super().computed(workflow, position, now_s)]
-        self._activate(workflow.workflow_id)
+        self._called(workflow, position)
         forecast, agents = self._predictor.forecast(workflow, position), list(self._predictor.agents)
         self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
         return changed

@@ -53,7 +53,11 @@ class AllInherit:
 
 
 class LearnedInheritance:
-    """j inherits from i if at least half of j's prompts so far started with i's last prompt."""
+    """j inherits from i if at least half of j's prompts so far started with i's last prompt.
+
+    Counted are prompts of workflows in which i has called before. i's answer is left out: whoever hands a
+    transcript on may wrap it anew. What has been learnt holds from a node's next scoring on.
+    """
 
     def __init__(self) -> None:
         self._counts: dict[tuple[int, int], tuple[int, int]] = {}  # (i, j): prompts that did, all prompts

@@ -34,7 +34,11 @@ class RetiredFirst:
 
 
 class ExpectedReuse:
-    """HE: retired entries as in LAE, then active ones by ascending score (eq. 2), ties by depth and LRU."""
+    """HE: retired entries first, then active ones by ascending score (eq. 2); ties by depth, then LRU.
+
+    Among retired entries, too, the deeper goes first where as many workflows have touched both; LAE, which
+    is LRU below its first level, takes the least recently used.
+    """
 
     def __init__(self, activity: Activity) -> None:
         self._score = activity.score
@@ -72,7 +76,11 @@ class ConservativePrefetch:
 
 
 class AggressivePrefetch(ConservativePrefetch):
-    """A decision may also displace up to a share ρ of the active cache, lowest score first (appendix E)."""
+    """A decision may also displace up to a share ρ of the active cache, lowest score first (appendix E).
+
+    ρ counts anew at each decision, and a decision is bounded by S_bw as well: where what one iteration
+    hides is less than ρ of the cache, ρ does not bind. What is displaced may be what is fetched next.
+    """
 
     def __init__(self, activity: Activity, active_ratio: float) -> None:
         super().__init__(activity)

@@ -83,13 +83,15 @@ class CandidateQueue:
 
     def leading(self, num_blocks: int) -> list[Node]:
         """The candidates that come first, in order, until they hold ``num_blocks``; they stay queued."""
-        entries, held = list[_Entry](), 0
+        entries, held = dict[int, _Entry](), 0
         while held < num_blocks and (node := self.peek()) is not None:
-            entries.append(heappop(self._heap))
-            held += node.num_blocks
-        for entry in entries:
+            entry = heappop(self._heap)
+            if node.serial not in entries:  # a push on the way may have put all valid entries back
+                entries[node.serial] = entry
+                held += node.num_blocks
+        for entry in entries.values():
             heappush(self._heap, entry)
-        return [entry[4] for entry in entries]
+        return [entry[4] for entry in entries.values()]
 
     def pop(self) -> Node | None:
         """The candidate that comes first, no longer queued; None if there is none."""

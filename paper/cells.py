@@ -13,7 +13,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pbkv.paper.experiments import NUM_WORKFLOWS, Arm
+from pbkv.paper.experiments import Arm
 
 if TYPE_CHECKING:
     from pbkv.sim.settings import Settings
@@ -128,14 +128,14 @@ def run_jobs(
             raise
 
 
-def code_state() -> str:
-    """A digest of the package's sources and data: cells of other code are not taken up again."""
-    digest = hashlib.sha256(str(NUM_WORKFLOWS).encode())
-    package = Path(str(files("pbkv")))
-    for folder in ("cache", "predict", "sim", "traces"):
+def code_state(package: Path | None = None) -> str:
+    """A digest of the package's sources and data: cells of other code or constants are not taken up again."""
+    package = package or Path(str(files("pbkv")))
+    digest = hashlib.sha256()
+    for folder in ("analysis", "cache", "paper", "predict", "sim", "traces"):
         for path in sorted((package / folder).rglob("*")):
             if path.suffix in (".py", ".toml"):
-                digest.update(path.name.encode() + path.read_bytes())
+                digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -153,7 +153,6 @@ FAULTS: dict[str, dict[str, object]] = {
     "all agents missing": {"faults": "missing-agent=1"},
     "forecasts 1 s late": {"forecast_delay_s": 1.0},
     "forecasts 10 s late": {"forecast_delay_s": 10.0},
-    "tool times unknown": {"faults": "no-tool-times"},
 }
 
 

@@ -19,6 +19,7 @@ from pbkv.paper.run import Results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAMES = ("concurrency.png", "steps_gamma.png", "noise_rho.png", "course.png")
 _HEIGHT = 5.0
 _SUBTITLE = "GPU hit ratio, % of prompt tokens · lines: ours ± 95 % over seeds · hollow marks: the paper"
 

@@ -84,6 +84,16 @@ ACCURACY: Mapping[str, tuple[float, float, float]] = {
     "markov:3": (0.786, 0.656, 0.490),
 }
 
+# By training workflows, one and three steps ahead [fig].
+BY_SIZE: Mapping[int, tuple[float, float]] = {
+    100: (0.855, 0.606),
+    200: (0.884, 0.659),
+    400: (0.911, 0.718),
+    600: (0.923, 0.744),
+    800: (0.930, 0.757),
+    1000: (0.935, 0.771),
+}
+
 # Table 4: mean and 99th percentile.
 OVERHEADS_S: Mapping[str, tuple[float, float]] = {
     "eviction decision": (0.44e-3, 0.81e-3),

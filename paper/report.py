@@ -26,11 +26,27 @@ from pbkv.paper.experiments import (
 )
 from pbkv.paper.published import MODEL_14B, MODEL_32B
 from pbkv.paper.run import NUM_TEST, NUM_TRAINING, Results
+from pbkv.traces.errors import ConfigError
 from pbkv.traces.temporary import temporary_beside
+
+_OWN = ("paper.md", "cells.parquet", "notes.md", *figures.NAMES)
+
+
+def check_output(output: Path) -> None:
+    """Raises ConfigError if ``output`` cannot take the report, which replaces an earlier one alone."""
+    expected = "a new folder, or that of an earlier report"
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise ConfigError("output", str(output), expected)
+    if output.is_dir() and (others := {path.name for path in output.iterdir()} - set(_OWN)):
+        raise ConfigError("output", f"{output} with {sorted(others)[0]} in it", expected)
+    above = next(path for path in output.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ConfigError("output", str(output), f"a folder that can be written in, not {above}")
 
 
 def write_report(results: Results, experiments: Sequence[str], command: str, output: Path) -> None:
     """Everything into ``output``, which is replaced when all is there; the notes in it are kept."""
+    check_output(output)
     temporary = temporary_beside(output)
     temporary.mkdir(parents=True)
     try:
@@ -54,11 +70,13 @@ def _head(results: Results, command: str) -> str:
         f"Made by `{command}` (pbkv {pbkv.__version__}, python {platform.python_version()}, no GPU: "
         "everything here is simulated). Why rows differ from the paper's: [notes.md](notes.md).\n\n"
         f"Closed loop, {NUM_WORKFLOWS} workflows a run, {POOL_BLOCKS:,} blocks of {BLOCK_SIZE} tokens on the "
-        f"GPU, a host tier of ratio 1, **write-through**, batching {BATCHING} with {MAX_BATCHED_TOKENS:,} "
-        f"tokens and {MAX_SEQUENCES} requests at most. Mean ± 95 % interval over {len(results.seeds)} seeds, "
-        "each another trace; ratios are taken seed by seed. Fitted: the generators, the pool and the number "
-        "of requests, on LRU's rows, call counts and predictors' accuracies (docs/workloads.md); all else "
-        "came out. `graph` is trained on "
+        f"GPU, a host tier of ratio 1, **write-through** in every row, batching {BATCHING} with "
+        f"{MAX_BATCHED_TOKENS:,} tokens and {MAX_SEQUENCES} requests at most. Mean ± 95 % interval over "
+        f"{len(results.seeds)} seeds, each another trace; ratios are taken seed by seed. Fitted, on LRU's "
+        "rows, call counts, predictors' accuracies and the share of pure decode iterations: the generators, the "
+        "pool, the number of running requests. Inferred: SGLang's batching and chunk, 4-bit weights "
+        "(docs/workloads.md has the reasons). All else came out. The pool is one size for all rows and given "
+        "in blocks; the profiles' own memory would hold 15,435 (32B) and 12,238 (14B). `graph` is trained on "
         f"{NUM_TRAINING:,} workflows that no cell simulates and measured on {NUM_TEST} others."
     )
 

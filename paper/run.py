@@ -15,7 +15,9 @@ from typing import Any
 from pbkv.paper.cells import Job, Kept, Row, code_state, run_jobs
 from pbkv.paper.experiments import EXPERIMENTS, MOST_STEPS, NUM_WORKFLOWS, Arm, arm_of
 from pbkv.paper.published import HOVER
+from pbkv.predict.training import check_kind
 from pbkv.traces.errors import ConfigError
+from pbkv.traces.temporary import temporary_beside
 
 NUM_TRAINING, NUM_STOPPING, NUM_TEST = 1000, 100, 500
 TRAINING_SEED = 1_000_000  # of the traces that networks learn from: no cell simulates them
@@ -44,10 +46,11 @@ class Results:
 def reproduce(
     work: Path, seeds: Sequence[int], experiments: Sequence[str], num_workers: int, progress: Progress
 ) -> Results:
-    """Run what is missing; raises ConfigError for an unknown experiment and without torch."""
+    """Run what is missing. Raises ConfigError for an unknown experiment, TorchMissingError without torch."""
     for name in experiments:
         if name not in EXPERIMENTS:
             raise ConfigError("experiment", name, "one of " + ", ".join(EXPERIMENTS))
+    check_kind("graph")
     work.mkdir(parents=True, exist_ok=True)
     state = code_state()
     arms = list(dict.fromkeys(arm for name in experiments for arm in EXPERIMENTS[name]()))
@@ -92,7 +95,9 @@ def _networks(
         if not path.exists() or (name == HOVER.workload and not measured.exists()):
             found = _train(name, path, learning_curve=name == HOVER.workload)
             if name == HOVER.workload:
-                measured.write_text(json.dumps(found))
+                temporary = temporary_beside(measured)
+                temporary.write_text(json.dumps(found))
+                temporary.replace(measured)
     accuracy: dict[str, Any] = json.loads(measured.read_text()) if measured.exists() else {}
     curve = {int(size): rows for size, rows in accuracy.get("curve", {}).items()}
     return files, accuracy.get("test", []), curve
@@ -102,12 +107,10 @@ def _train(workload: str, path: Path, *, learning_curve: bool) -> dict[str, Any]
     from pbkv.predict.graph_train import TrainingOptions
     from pbkv.predict.model_file import write_model
     from pbkv.predict.split import Split
-    from pbkv.predict.training import check_kind
     from pbkv.predict.trials import Recipe, compared
     from pbkv.predict.trials import learning_curve as curve_of
     from pbkv.traces.generate import generate_workload
 
-    check_kind("graph")
     workflows = list(generate_workload(workload, sum(_SHARES), TRAINING_SEED))
     parts = Split(
         workflows[:NUM_TRAINING],

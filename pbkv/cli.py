@@ -44,7 +44,8 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}, expected to be able to use it", file=sys.stderr)
+        what = error if error.filename is None else f"{error.filename}: {error.strerror}"
+        print(f"error: {what}, expected to be able to use it", file=sys.stderr)
         sys.exit(2)
     except _UsageError as error:
         print(f"error: {error.format_message()} (see pbkv --help)", file=sys.stderr)

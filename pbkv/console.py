@@ -73,8 +73,10 @@ def reproduce_to(
 ) -> None:
     """Run the paper's experiments with a progress bar a stage, and write their report."""
     from pbkv.paper.experiments import EXPERIMENTS
-    from pbkv.paper.report import write_report
+    from pbkv.paper.report import check_output, write_report
     from pbkv.paper.run import reproduce
+
+    check_output(output)
 
     for name, value in (("seeds", num_seeds), ("workers", num_workers)):
         if value is not None and value < 1:

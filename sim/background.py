@@ -75,8 +75,10 @@ class Background(Generic[T]):
 
     def _begin_slice(self) -> None:
         """Serve the next slice if the link is idle; else look again when it may be."""
-        self.next_event_s = float("inf")
-        if not self._queue or self._is_serving:
+        if self._is_serving:
+            return
+        if not self._queue:
+            self.next_event_s = float("inf")
             return
         now_s, copy = self._env.now, self._queue[0]
         if self._link.is_busy_at(now_s):

@@ -1,8 +1,8 @@
 """What clients get wrong: lost or late end messages, wrong or missing agent ids, no tool times.
 
 The workload itself is the same: the calls, their prompts and their times. Only what the cache is told
-of them changes. Draws depend on the seed and the workflow, not on the policy, so that policies meet the
-same faults.
+of them changes. Draws depend on the seed, the workflow and (a wrong id is one met before) the workflows
+released before it, not on the policy, so that policies meet the same faults.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Faults:
         values: dict[str, float | bool] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = part.partition("=")
-            if name not in _NAMES or (name == "no-tool-times") != (not value):
+            if name not in _NAMES or (name == "no-tool-times") != (not value) or _FIELDS[name] in values:
                 raise ConfigError("faults", part, ", ".join(_NAMES.values()))
             try:
                 values[_FIELDS[name]] = float(value) if value else True

@@ -58,9 +58,14 @@ def test_a_line_that_a_kill_cut_off_and_cells_of_other_code_are_left_out(tmp_pat
     assert [kept.has(job(policy)) for policy in ("lru", "lae")] == [False, True]
 
 
-def test_the_state_of_the_code_is_a_digest_of_it() -> None:
-    assert code_state() == code_state()
-    assert len(code_state()) == 16
+@pytest.mark.parametrize("folder", ["analysis", "cache", "paper", "predict", "sim", "traces"])
+def test_any_change_of_the_code_is_another_state(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    states = []
+    for text in ("a = 1", "a = 2"):
+        (tmp_path / folder / "x.py").write_text(text)
+        states.append(code_state(tmp_path))
+    assert states[0] != states[1]
 
 
 def test_an_unknown_experiment_is_refused_before_anything_runs(tmp_path: Path) -> None:

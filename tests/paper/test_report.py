@@ -12,9 +12,10 @@ import pytest
 from pbkv.paper import tables
 from pbkv.paper.experiments import EXPERIMENTS, Arm, arm_of
 from pbkv.paper.published import MODEL_32B
-from pbkv.paper.report import write_report
+from pbkv.paper.report import check_output, write_report
 from pbkv.paper.run import Results
 from pbkv.sim import Settings, load_profile, simulate
+from pbkv.traces.errors import ConfigError
 from pbkv.traces.reader import Trace
 
 TRACE = Path(__file__).parents[1] / "data" / "hover-30.parquet"
@@ -78,3 +79,15 @@ def test_part_of_it_has_part_of_the_tables(tmp_path: Path, course: Path) -> None
     text = (tmp_path / "paper" / "paper.md").read_text()
     assert "## Steps K" in text
     assert "## Table 1" not in text
+
+
+def test_only_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for name in ("thesis", "file", "link"):
+        with pytest.raises(ConfigError, match="expected a new folder, or that of an earlier report"):
+            write_report(results([]), [], "", tmp_path / name)
+    assert (tmp_path / "thesis" / "thesis.txt").read_text() == "years"
+    check_output(tmp_path / "new")

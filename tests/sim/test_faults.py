@@ -66,7 +66,16 @@ def test_ends_are_lost_as_often_as_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["lost-end=2", "late-end=-1", "wrong-agent=x", "no-tool-times=1", "lost-end", "tea", "late-end=inf"],
+    [
+        "lost-end=2",
+        "late-end=-1",
+        "wrong-agent=x",
+        "no-tool-times=1",
+        "lost-end",
+        "tea",
+        "late-end=inf",
+        "lost-end=0,lost-end=1",
+    ],
 )
 def test_bad_faults_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
