@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as 
 
 from bench.real_report import write_report  # noqa: E402 - needs the line above
 from pbkv.cache.config import WriteMode  # noqa: E402
-from pbkv.paper.cells import Kept, code_state, run_jobs, simulated  # noqa: E402
+from pbkv.paper.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
 from pbkv.sim.curve import hit_curve  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="of the cells that there are")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    clear_scratch(arguments.work)
     jobs = cells(arguments.work, arguments.data, arguments.sets, arguments.policies, arguments.draws)
     kept = Kept(arguments.work / "cells.jsonl", code_state())
     if not arguments.report_only:

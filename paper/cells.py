@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pbkv.sim.settings import Settings
 
 Row = Mapping[str, Any]
+_SCRATCH = ".cell-"
 _MEASURES = (
     "jct_s",
     "jct_p95_s",
@@ -55,7 +57,7 @@ def simulated(trace: Path, settings: Settings) -> dict[str, Any]:
     from pbkv.sim.run import simulate
     from pbkv.traces.reader import Trace
 
-    with tempfile.TemporaryDirectory(prefix="pbkv-cell-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=trace.parent) as scratch:
         out = Path(scratch) / "run"
         result = simulate([Trace(trace)], settings, out)[0]
         summary = summarise(out)[0]
@@ -126,6 +128,12 @@ def run_jobs(
             for child in active_children():
                 child.terminate()
             raise
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what cells that were killed have left beside their traces."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left)
 
 
 def code_state(package: Path | None = None) -> str:

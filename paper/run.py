@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pbkv.paper.cells import Job, Kept, Row, code_state, run_jobs
+from pbkv.paper.cells import Job, Kept, Row, clear_scratch, code_state, run_jobs
 from pbkv.paper.experiments import EXPERIMENTS, MOST_STEPS, NUM_WORKFLOWS, Arm, arm_of
 from pbkv.paper.published import HOVER
 from pbkv.predict.training import check_kind
@@ -75,6 +75,7 @@ def _traces(
     from pbkv.traces.writer import write_trace
 
     folder.mkdir(parents=True, exist_ok=True)
+    clear_scratch(folder)
     paths = {(name, seed): folder / f"{name}-{seed}.parquet" for name in workloads for seed in seeds}
     for number, ((name, seed), path) in enumerate(paths.items()):
         progress("traces", number, len(paths))
