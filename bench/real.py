@@ -1,4 +1,4 @@
-"""Every policy on the seven real agent traces: three pressures, host ratios 0, 1 and 2, two write modes.
+"""Policies on the seven real agent traces: three pressures, host ratios 0, 1 and 2, two write modes.
 
     python bench/real.py --data ../shared/data      # → docs/results/real/; resumes, hours on two cores
 
