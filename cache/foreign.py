@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pbkv.cache.follower import Follower
 from pbkv.cache.policy import PolicyOptions
 from pbkv.traces.errors import PolicyError
+from pbkv.traces.foreign_code import FAILURES, first_line, is_async, last_line, words
 
 _CHECKED_ONE_IN = 16
 
@@ -24,7 +23,8 @@ class Code:
         if not self.has("key"):
             found = [name for name, value in vars(cls).items() if callable(value) and name[0] != "_"]
             problem = f"{cls.__name__} has no method key(self, node); found: {', '.join(found) or 'none'}"
-            raise PolicyError(f"{self.file}:{_line_of(cls)}", problem)
+            raise PolicyError(f"{self.file}:{first_line(cls)}", problem)
+        self._refuse_async("__init__")
         self._object: Any = None
         self._object = self._calling("__init__", lambda: self._made(seed, options))()
 
@@ -33,12 +33,17 @@ class Code:
         return callable(found) and found is not getattr(Follower, method, None)
 
     def method(self, name: str) -> Callable[..., Any]:
+        self._refuse_async(name)
         return self._calling(name, getattr(self._object, name))
 
     def failed(self, method: str, problem: str, error: BaseException | None = None) -> PolicyError:
         function = getattr(self._class, method, None)
-        where = (error and last_line(error, self.file)) or f"{self.file}:{_line_of(function)}"
+        where = (error and last_line(error, self.file)) or f"{self.file}:{first_line(function)}"
         return PolicyError(where, f"{self._class.__name__}.{method}: {problem}")
+
+    def _refuse_async(self, name: str) -> None:
+        if is_async(getattr(self._class, name)):
+            raise self.failed(name, "is async, expected a plain method: def and not async def")
 
     def _made(self, seed: int, options: PolicyOptions) -> Any:
         offered = {"seed": seed, "options": options}
@@ -51,7 +56,7 @@ class Code:
                 return function(*arguments)
             except PolicyError:
                 raise
-            except Exception as error:
+            except FAILURES as error:
                 raise self.failed(name, words(error), error) from error
 
         return call
@@ -71,14 +76,14 @@ class Key:
     def __lt__(self, other: Key) -> bool:
         try:
             return bool(self.value < other.value)
-        except Exception as error:
+        except FAILURES as error:
             raise self._incomparable(other) from error
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, Key)
         try:
             return bool(self.value == other.value)
-        except Exception as error:
+        except FAILURES as error:
             raise self._incomparable(other) from error
 
     def _incomparable(self, other: Key) -> PolicyError:
@@ -115,24 +120,3 @@ class Keys:
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and value != value
-
-
-def words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def last_line(error: BaseException, file: str) -> str | None:
-    """file:line of the deepest frame of ``error`` that is in ``file``."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_same(f.filename, file)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-def _is_same(filename: str, file: str) -> bool:
-    return filename == file or Path(filename).absolute() == Path(file).absolute()
-
-
-def _line_of(what: Any) -> int:
-    try:
-        return inspect.getsourcelines(what)[1]
-    except (OSError, TypeError):
-        return 1

@@ -42,11 +42,11 @@ def make_policy(
     """The policy called ``name``, with state of its own. Raises ConfigError for one that is not known.
 
     ``name`` is one of `POLICIES`, ``file.py:Class`` or the name of an installed entry point, each with any
-    of `PARTS` behind it: ``lru+admission``. A bound (`ORACLES`) reads the future from
-    ``known``, without one it is LRU; it takes no parts.
+    of `PARTS` behind it: ``lru+admission``. A bound (`BOUNDS`) takes no parts; those among `ORACLES` read
+    the future from ``known``, without one they are LRU.
     """
     base, parts = _parts_of(name)
-    if parts and base in (*ORACLES, INFINITE):
+    if parts and base in BOUNDS:
         raise ConfigError("policy", name, f"{base} alone")
     policy = _base(base, seed, options, known)
     for part in sorted(parts, key=lambda part: part != "prefetch"):  # which begins anew
@@ -202,6 +202,7 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
 }
 _READING: dict[str, Callable[[Known], Policy]] = {"belady": _belady, "belady-cost": _belady_cost}
 ORACLES = tuple(_READING)  # want to be told the future
+BOUNDS = (INFINITE, *ORACLES, "pbkv-he-oracle", "pbkv-oracle")
 _PARTS: dict[str, Callable[[str, Policy, PolicyOptions], Policy]] = {
     "admission": _with_admission,
     "prefetch": _with_prefetch,

@@ -10,21 +10,20 @@ them. Whatever goes wrong in it is raised as PolicyError, with file, line and me
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
+from math import inf, isnan, nan
+from numbers import Real
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.follower import NOTHING, Follower
-from pbkv.cache.foreign import Code, Keys, last_line, words
+from pbkv.cache.foreign import Code, Keys
 from pbkv.cache.policy import Policy, PolicyOptions
 from pbkv.cache.tree import Node
-from pbkv.traces.errors import ConfigError, InvariantError, PolicyError
+from pbkv.traces.errors import InvariantError, PolicyError
+from pbkv.traces.foreign_code import class_in, loaded
 
 if TYPE_CHECKING:
     from pbkv.cache.manager import CacheManager
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 GROUP = "pbkv.policies"
 _CHANGES = ("submitted", "computed", "call_ended", "ended", "passed", "cut")  # answered with nodes
-_TOLD = ("begun", "touched", "removed", "note", "next_due_s")
+_TOLD = ("begun", "touched", "removed")
 
 
 def plugged_policy(name: str, seed: int, options: PolicyOptions) -> Policy | None:
@@ -44,12 +43,12 @@ def plugged_policy(name: str, seed: int, options: PolicyOptions) -> Policy | Non
     """
     file, _, class_name = name.rpartition(":")
     if file.endswith(".py"):
-        found = _class_in(Path(file), class_name)
+        found = class_in(Path(file), class_name, "policy", PolicyError)
     else:
         installed = next(iter(entry_points(group=GROUP, name=name)), None)
         if installed is None:
             return None
-        found = _loaded(f"entry point {name}", installed.load)
+        found = loaded(f"entry point {name}", installed.load, PolicyError)
     return _composed(Code(found, seed, options))
 
 
@@ -62,39 +61,6 @@ def breaches_named(policy: Policy, name: str) -> Iterator[None]:
         if not policy.is_plugged_in:
             raise
         raise PolicyError(name, f"the cache's invariants do not hold any more: {error}") from error
-
-
-# ---------------------------------------------------------------------- finding the class
-
-
-def _class_in(path: Path, class_name: str) -> Any:
-    if not path.is_file():
-        raise ConfigError("policy", f"{path}:{class_name}", "a Python file that exists")
-    spec = importlib.util.spec_from_file_location(f"pbkv_policy_{path.stem}", path)
-    assert spec is not None  # it ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    _loaded(str(path), lambda: spec.loader.exec_module(module) if spec.loader else None)
-    found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
-        raise ConfigError("policy", class_name, f"a class of {path}, which has {_classes_of(module)}")
-    return found
-
-
-def _loaded(what: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except SyntaxError as error:
-        raise PolicyError(f"{error.filename}:{error.lineno}", f"syntax error: {error.msg}") from error
-    except (Exception, SystemExit) as error:
-        where = last_line(error, what) or what
-        raise PolicyError(where, f"cannot be imported: {words(error)}") from error
-
-
-def _classes_of(module: ModuleType) -> str:
-    own = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module.__name__]
-    return ", ".join(own) or "none"
 
 
 # ---------------------------------------------------------------------- its parts
@@ -128,6 +94,7 @@ class _Prefetch:
     def __init__(self, code: Code) -> None:
         self.key = Keys(code, "prefetch_key")
         self.queued = _nothing
+        self._code = code
         self._wants = code.method("prefetch_wants") if code.has("prefetch_wants") else _yes
         self._budget = code.method("prefetch_budget") if code.has("prefetch_budget") else _conservative
         self._displaces = code.method("displaces") if code.has("displaces") else _no
@@ -136,7 +103,10 @@ class _Prefetch:
         return bool(self._wants(node))
 
     def budget(self, situation: Situation) -> int:
-        return int(self._budget(situation))
+        answer = self._budget(situation)
+        if not -inf < (blocks := _number(answer)) < inf:
+            raise self._code.failed("prefetch_budget", f"answers {answer!r}, expected a number of blocks")
+        return int(blocks)
 
     def displaceable(self, tiers: Tiers) -> Callable[[Node], bool]:
         return self._displaces
@@ -145,13 +115,13 @@ class _Prefetch:
 class _Admission:
     def __init__(self, code: Code) -> None:
         self._admits = code.method("admits")
-        self._next_change_s = code.method("next_change_s") if code.has("next_change_s") else _never
+        self._next_change_s = _instant(code, "next_change_s") if code.has("next_change_s") else _never
 
     def admits(self, request: Waiting, manager: CacheManager, now_s: float) -> bool:
         return bool(self._admits(request, manager, now_s))
 
     def next_change_s(self) -> float:
-        return float(self._next_change_s())
+        return self._next_change_s()
 
 
 class _RequestOrder:
@@ -161,8 +131,12 @@ class _RequestOrder:
 
 def _follower(code: Code) -> Follower:
     """A follower with just the methods that the class has: the rest costs nothing."""
-    methods = {name: _answering(code, name) for name in _CHANGES if code.has(name)}
+    methods: dict[str, Any] = {name: _answering(code, name) for name in _CHANGES if code.has(name)}
     methods |= {name: _told(code, name) for name in _TOLD if code.has(name)}
+    if code.has("next_due_s"):
+        methods["next_due_s"] = staticmethod(_instant(code, "next_due_s"))
+    if code.has("note"):
+        methods["note"] = staticmethod(_text(code, "note"))
     made: Follower = type("Plugged", (Follower,), methods)()
     return made
 
@@ -186,7 +160,36 @@ def _told(code: Code, name: str) -> Callable[..., Any]:
     return lambda _, *arguments: tell(*arguments)
 
 
-# ---------------------------------------------------------------------- defaults and words
+def _instant(code: Code, name: str) -> Callable[[], float]:
+    ask = code.method(name)
+
+    def answer() -> float:
+        told = ask()
+        if isnan(at_s := _number(told)):
+            raise code.failed(name, f"answers {told!r}, expected seconds since the run's start (inf: never)")
+        return at_s
+
+    return answer
+
+
+def _number(answer: Any) -> float:
+    """NaN for what is none."""
+    return float(answer) if isinstance(answer, Real) else nan
+
+
+def _text(code: Code, name: str) -> Callable[[], str]:
+    ask = code.method(name)
+
+    def answer() -> str:
+        text = ask()
+        if not isinstance(text, str):
+            raise code.failed(name, f"answers {text!r}, expected a text, or an empty one")
+        return text
+
+    return answer
+
+
+# ---------------------------------------------------------------------- defaults
 
 
 def _nothing(node: Node) -> None:
@@ -202,7 +205,7 @@ def _no(node: Node) -> bool:
 
 
 def _never() -> float:
-    return float("inf")
+    return inf
 
 
 def _conservative(situation: Situation) -> int:

@@ -33,6 +33,16 @@ class Policy:
     predictor: Predictor | None = None  # that its followers ask
     is_plugged_in: bool = False
 
+    @property
+    def other_parts(self) -> tuple[str, ...]:
+        """What it has beside its eviction order, in words."""
+        parts = {
+            "prefetch": self.prefetch,
+            "admission": self.admission,
+            "request order": self.request_order,
+        }
+        return tuple(name for name, part in parts.items() if part is not None)
+
     def note(self) -> str:
         """After a run: what is to be said behind the policy's name, if anything."""
         return ", ".join(note for follower in self.followers if (note := follower.note()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -244,14 +244,16 @@ def curve(
     figure: Annotated[Path | None, typer.Option(help="Also draw the curve (PNG).")] = None,
 ) -> None:
     """The cache alone, no clock: hit ratio by capacity, several policies in one pass over TRACE."""
+    from pbkv.cache.named import make_policy
     from pbkv.console import print_curve, progress_of_calls
     from pbkv.sim.curve import hit_curve
     from pbkv.traces.sources import open_trace
 
+    policies = _split(policy)
     with open_trace(trace) as opened, progress_of_calls("curve", opened.num_calls) as advance:
         found = hit_curve(
             opened,
-            _split(policy),
+            policies,
             _numbers("--gpu-blocks", gpu_blocks),
             block_size=block_size,
             order=_choice("--order", order, "turns", "file"),  # type: ignore[arg-type] # just checked
@@ -261,6 +263,7 @@ def curve(
             warm_up_calls=warm_up_calls,
             progress=advance,
         )
+    _note_idle_parts([(name, part) for name in policies for part in make_policy(name).other_parts])
     print_curve(trace, found, as_json=json_output, figure=figure)
 
 
@@ -305,6 +308,14 @@ def info() -> None:
     from pbkv.console import print_info
 
     print_info()
+
+
+def _note_idle_parts(parts: Sequence[tuple[str, str]]) -> None:
+    """Name the parts of policies that need a clock, where there is none."""
+    if parts:
+        *first, last = (f"the {part} of {policy}" for policy, part in parts)
+        named = f"{', '.join(first)} and {last} do" if first else f"{last} does"
+        print(f"note: curve has no clock: {named} nothing here", file=sys.stderr)
 
 
 def _split(texts: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def refused(hover: Path, out: Path, *options: object) -> str:
         (["--pause-limit-s", "nan"], "pause_limit_s: got nan, expected a number > 0"),
         (["--policy", "lru+nonsense"], "policy: got lru+nonsense, expected one of lru"),
         (["--policy", "ttl+prefetch"], "policy: got ttl+prefetch"),
+        (["--policy", "pbkv-oracle+admission"], "got pbkv-oracle+admission, expected pbkv-oracle alone"),
         (["--policy", "lru+status+status"], "policy: got lru+status+status, expected each part once"),
         (["--policy", "ttl:soon"], "policy: got ttl:soon, expected ttl:SECONDS"),
         (["--policy", "nothing.py:Mine"], "policy: got nothing.py:Mine, expected a Python file"),
@@ -91,6 +93,36 @@ def test_an_exception_in_the_second_cell_leaves_nothing(hover: Path, tmp_path: P
     assert "Cheat: the cache's invariants do not hold any more" in said
 
 
+def test_a_policy_s_answers_and_exits_are_named_in_one_line(hover: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    key = "    def key(self, node):\n        return node.end\n"
+    file.write_text(
+        f"import sys\nclass Noted:\n{key}    def note(self): return 5\n"
+        f"class Exits:\n{key}    def ended(self, workflow, now_s): sys.exit(0)\n"
+        f"class Greedy:\n{key}    prefetch_key = key\n    def prefetch_budget(self, now): return 'many'\n"
+    )
+    (tmp_path / "out").mkdir()
+    for name, expected in (
+        ("Noted", ":5: Noted.note: answers 5, expected a text"),
+        ("Exits", ":9: Exits.ended: SystemExit: 0"),
+        ("Greedy", ":14: Greedy.prefetch_budget: answers 'many', expected a number of blocks"),
+    ):
+        said = refused(hover, tmp_path / "out" / "run", "--policy", f"{file}:{name}")
+        assert f"{file}{expected}" in said
+
+
+def test_a_predictor_s_forecast_is_checked(hover: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Mine:\n    is_conditional, agents = True, ()\n    def __init__(self, num_steps): ...\n"
+        "    def forecast(self, workflow, position): return [[0.7]] * 3\n    def end(self, workflow): ...\n"
+    )
+    (tmp_path / "out").mkdir()
+    options = ["--policy", "pbkv-he", "--predictor", f"{file}:Mine"]
+    said = refused(hover, tmp_path / "out" / "run", *options)
+    assert f"predictor {file}: got a forecast with row 0: [0.7], expected finite numbers" in said
+
+
 def test_curve_takes_them_too(hover: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("class Mine:\n    def key(self, node):\n        return node.last_access_s\n")
@@ -98,6 +130,24 @@ def test_curve_takes_them_too(hover: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     hits = re.findall(r'"hit_blocks": (\d+)', done.stdout)
     assert hits[0] == hits[2] != hits[1]
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ("lru,lae,belady", ""),
+        ("pbkv", "note: curve has no clock: the prefetch of pbkv does nothing here\n"),
+        (
+            "pbkv,ttl,lru,lru+admission",
+            "note: curve has no clock: the prefetch of pbkv, the request order of ttl "
+            "and the admission of lru+admission do nothing here\n",
+        ),
+    ],
+)
+def test_curve_says_which_parts_do_nothing(hover: Path, policies: str, expected: str) -> None:
+    done = pbkv("curve", hover, "--policy", policies, "--gpu-blocks", "600", "--json")
+    assert (done.returncode, done.stderr) == (0, expected)
+    assert json.loads(done.stdout)["points"]
 
 
 def test_the_class_in_the_docs_beats_lru_where_memory_is_short(tmp_path: Path) -> None:

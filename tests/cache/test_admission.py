@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pbkv.cache.admission import CapacityAdmission
 from pbkv.cache.kvflow import PassOverLoading
-from pbkv.cache.named import make_policy
+from pbkv.cache.named import PARTS, make_policy
 from pbkv.cache.policy import PolicyOptions
+from pbkv.traces.errors import ConfigError
 from pbkv.traces.schema import Workflow
 from tests.cache.world import World, flow
 
@@ -118,3 +121,10 @@ def test_parts_compose_with_any_policy() -> None:
     he = make_policy("pbkv-he+admission+prefetch")
     assert isinstance(he.admission, CapacityAdmission)
     assert he.prefetch is not None
+
+
+@pytest.mark.parametrize("base", ["infinite", "belady", "belady-cost", "pbkv-he-oracle", "pbkv-oracle"])
+@pytest.mark.parametrize("part", PARTS)
+def test_bounds_take_no_parts(base: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=rf"policy: got {base}\+{part}, expected {base} alone"):
+        make_policy(f"{base}+{part}")

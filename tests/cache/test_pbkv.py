@@ -68,6 +68,17 @@ def test_what_an_ended_workflow_left_goes_before_what_an_active_one_will_not_nee
     assert (world.holds(active, 0), world.holds(ended, 0)) == (True, False)
 
 
+@pytest.mark.parametrize("policy", ["lae", "pbkv-he"])
+def test_of_what_is_retired_the_least_shared_goes_first(policy: str) -> None:
+    """x's prompt has been used by two workflows, y's, used later, by one alone: LRU would evict x's."""
+    world, x, alone = World(policy, 4), workflow("x", "a"), workflow("y", "a")
+    world.serve(x, 0)
+    world.serve(Workflow("as x", "app", None, x.calls), 0)
+    world.serve(alone, 0)
+    world.serve(workflow("z", "a"), 0)
+    assert (world.holds(x, 0), world.holds(alone, 0)) == (True, False)
+
+
 def test_lae_is_lru_among_the_active() -> None:
     world, flows = World("lae", 4), [workflow(name, "aba") for name in "xyz"]
     for flow in flows:

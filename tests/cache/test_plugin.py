@@ -162,6 +162,14 @@ def test_what_it_needs_is_found_in_one_place() -> None:
             LRU + "    def __init__(self):\n        raise ValueError('no\\nway')\n",
             r"mine\.py:6: Mine\.__init__: ValueError: no way",
         ),
+        ("class Mine:\n    async def key(self, node): ...\n", r"mine\.py:2: Mine\.key: is async, expected"),
+        (LRU + "    async def admits(self, r, m, t): ...\n", r"mine\.py:5: Mine\.admits: is async"),
+        (LRU + "    async def ended(self, w, t):\n        yield\n", r"mine\.py:5: Mine\.ended: is async"),
+        (LRU + "    async def __init__(self): ...\n", r"mine\.py:5: Mine\.__init__: is async"),
+        (
+            LRU + "    def __init__(self):\n        raise SystemExit(3)\n",
+            r"mine\.py:6: Mine\.__init__: SystemExit: 3",
+        ),
         (LRU + "    def __init__(self, size): ...\n", r"mine\.py:5: Mine\.__init__: TypeError"),
     ],
 )
@@ -193,6 +201,10 @@ BAD_METHODS = [
         r"mine\.py:4: Mine\.ended: answers 5, expected a list of nodes, or None",
     ),
     (
+        "key = lambda self, node: node.end\n    def ended(self, workflow, now_s): sys.exit('enough')",
+        r"mine\.py:4: Mine\.ended: SystemExit: enough",
+    ),
+    (
         "key = lambda self, node: node.end\n    def touched(self, node, lease): node.nonsense()",
         r"mine\.py:4: Mine\.touched: AttributeError: .*nonsense",
     ),
@@ -206,10 +218,48 @@ def play_all(world: World, names: str) -> None:
 
 @pytest.mark.parametrize(("method", "expected"), BAD_METHODS)
 def test_what_goes_wrong_as_it_runs_is_named(method: str, expected: str, tmp_path: Path) -> None:
-    world = World(write(tmp_path, f"import random\nclass Mine:\n    {method}\n"), 6)
+    world = World(write(tmp_path, f"import random, sys\nclass Mine:\n    {method}\n"), 6)
     with pytest.raises(PolicyError, match=expected) as error:
         play_all(world, "pqrstuv")
     said(error)
+
+
+@pytest.mark.parametrize("answer", ["'many'", "None", "float('nan')", "float('inf')", "[3]"])
+def test_a_budget_is_a_number_of_blocks(answer: str, tmp_path: Path) -> None:
+    text = LRU + "    prefetch_key = key\n" + f"    def prefetch_budget(self, situation): return {answer}\n"
+    prefetch = make_policy(write(tmp_path, text)).prefetch
+    assert prefetch is not None
+    with pytest.raises(PolicyError, match=r"mine\.py:6: Mine\.prefetch_budget: answers .*blocks") as error:
+        prefetch.budget(Situation(True, 1, 0))
+    assert answer.strip("'").removeprefix("float('").removesuffix("')") in said(error)
+
+
+@pytest.mark.parametrize("method", ["next_change_s", "next_due_s"])
+@pytest.mark.parametrize("answer", ["'soon'", "None", "float('nan')", "1j"])
+def test_an_instant_is_a_number_of_seconds(method: str, answer: str, tmp_path: Path) -> None:
+    text = LRU + "    def admits(self, request, manager, now_s): return True\n"
+    policy = make_policy(write(tmp_path, text + f"    def {method}(self): return {answer}\n"))
+    assert policy.admission is not None
+    ask = policy.admission.next_change_s if method == "next_change_s" else policy.followers[0].next_due_s
+    with pytest.raises(PolicyError, match=rf"mine\.py:6: Mine\.{method}: answers .*seconds") as error:
+        ask()
+    said(error)
+
+
+def test_instants_and_budgets_may_be_whole_numbers_or_infinitely_far(tmp_path: Path) -> None:
+    text = LRU + "    def next_due_s(self): return float('inf')\n    def note(self): return 'noted'\n"
+    text += "    prefetch_key = key\n    def prefetch_budget(self, situation): return 2.0\n"
+    policy = make_policy(write(tmp_path, text))
+    assert policy.followers[0].next_due_s() == float("inf")
+    assert policy.note() == "noted"
+    assert policy.prefetch is not None
+    assert policy.prefetch.budget(Situation(True, 1, 0)) == 2
+
+
+def test_a_note_is_a_text(tmp_path: Path) -> None:
+    policy = make_policy(write(tmp_path, LRU + "    def note(self): return 5\n"))
+    with pytest.raises(PolicyError, match=r"mine\.py:5: Mine\.note: answers 5, expected a text"):
+        policy.note()
 
 
 def test_options_reach_it_by_name_only(tmp_path: Path) -> None:

@@ -128,6 +128,29 @@ def test_the_aggressive_one_displaces_active_entries_up_to_its_share() -> None:
     assert lengths == [1, 3]
 
 
+@pytest.mark.parametrize(("rho", "num_going"), [(0.0, 0), (0.3, 1), (0.5, 2), (0.9, 3), (1.0, 4)])
+def test_a_decision_of_the_aggressive_one_displaces_its_share_and_no_more(rho: float, num_going: int) -> None:
+    """Four active entries of three blocks fill the GPU; each decision has the share anew."""
+    world = World("pbkv-aggressive", 12, rho=rho)
+    for name in "wxyz":
+        world.serve(workflow(name, "aa"), 0)
+    tiers, prefetch = world.manager.tiers, world.manager.policy.prefetch
+    assert prefetch is not None
+    for _ in range(2):
+        may_go = prefetch.displaceable(tiers)
+        going = [may_go(node) for node in tiers.tree.nodes()]
+        assert going == [True] * num_going + [False] * (4 - num_going)
+
+
+def test_what_is_retired_costs_the_aggressive_one_nothing() -> None:
+    world = World("pbkv-aggressive", 12, rho=0.0)
+    for name in "wxyz":
+        world.serve(workflow(name, "a"), 0)
+    tiers, prefetch = world.manager.tiers, world.manager.policy.prefetch
+    assert prefetch is not None
+    assert all(map(prefetch.displaceable(tiers), tiers.tree.nodes()))
+
+
 def test_a_prefetch_in_flight_is_waited_for_and_counts_as_late() -> None:
     world, x = crowded("pbkv")
     world.manager.call_computed(workflow("x", "aa"), 0, world.now_s)

@@ -36,7 +36,8 @@ def test_an_arm_says_nothing_of_what_its_policy_does_not_look_at() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_can_be_set(name: str) -> None:
-    faulty_arm("lae", name).settings(0, "")
+    sound, faulty = (faulty_arm("lae", fault).settings(0, "") for fault in ("none", name))
+    assert (faulty == sound) == (name == "none")
 
 
 def test_what_has_ended_is_kept_and_not_run_again(tmp_path: Path) -> None:

@@ -211,6 +211,18 @@ def test_a_predictor_of_ones_own(tmp_path: Path) -> None:
     assert named_predictor(f"{path}:Always", 2).forecast(workflow("a"), 0).shape == (2, 2)
 
 
+def test_it_may_be_a_dataclass_and_a_little_out_by_rounding(tmp_path: Path) -> None:
+    """Dataclasses look up their module by name where annotations are texts."""
+    path = tmp_path / "mine.py"
+    text = OWN.replace("class Always:\n", "@dataclass\nclass Always:\n    num_steps: int\n")
+    text = text.replace("def __init__(self, num_steps)", "def __post_init__(self)").replace(
+        "(num_steps, 1)", "(self.num_steps, 1)"
+    )
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    path.write_text(head + text.replace("0.9, 0.1", "0.9, 0.1000005"))
+    assert named_predictor(f"{path}:Always", 3).forecast(workflow("a"), 0).shape == (3, 2)
+
+
 def test_the_one_in_the_docs_works(tmp_path: Path) -> None:
     docs = Path(__file__).resolve().parents[2] / "docs" / "predictors.md"
     path = tmp_path / "mine.py"
@@ -225,7 +237,13 @@ def test_the_one_in_the_docs_works(tmp_path: Path) -> None:
 def test_an_error_while_it_runs_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     for text, message in (
-        (OWN.replace("return self.rows", "return self.nothing"), "mine.py, line 9: got AttributeError"),
+        (OWN.replace("return self.rows", "return self.nothing"), "mine.py:9: got AttributeError"),
+        (OWN.replace("return self.rows", "raise SystemExit(3)"), "mine.py:9: got SystemExit: 3"),
+        (OWN.replace("0.9, 0.1", "0.9, 0.2"), r"mine.py: got a forecast with row 0: \[0.9, 0.2\], expected"),
+        (OWN.replace("0.9, 0.1", "1.1, -0.1"), r"row 0: \[1.1, -0.1\]"),
+        (OWN.replace("0.9, 0.1", "np.nan, 0.1"), r"row 0: \[nan, 0.1\]"),
+        (OWN.replace("0.9, 0.1", "np.inf, -np.inf"), r"row 0: \[inf, -inf\]"),
+        (OWN.replace("self.rows\n", "[[0.9, 0.1], [0.9, 0.1001]]\n"), r"row 1: \[0.9, 0.1001\]"),
         (OWN.replace('("a",)', '("a", "b")'), r"shape \(2, 2\), expected \(2, 3\)"),
     ):
         path.write_text(text)
@@ -237,9 +255,11 @@ def test_an_error_while_it_runs_is_named_with_its_line(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (OWN.replace("is_conditional = True", ""), "a class with is_conditional"),
-        (OWN.replace("Always", "Never"), "a class 'Always'"),
-        (OWN + "1 / 0\n", r"mine.py, line 12: got ZeroDivisionError: "),
-        ("def (:\n", r"mine.py, line 1: got SyntaxError: "),
+        (OWN + "import sys\nsys.exit()\n", r"mine.py:13: got cannot be imported: SystemExit"),
+        (OWN.replace("def end", "async def end"), r"mine.py:10: got async Always.end, expected a plain"),
+        (OWN.replace("Always", "Never"), "got Always, expected a class of .*mine.py, which has Never"),
+        (OWN + "1 / 0\n", r"mine.py:12: got cannot be imported: ZeroDivisionError: "),
+        ("def (:\n", r"mine.py:1: got syntax error: "),
     ],
 )
 def test_a_broken_one_is_named_with_its_line(
