@@ -28,7 +28,8 @@ def write_report(rows: Sequence[Row], output: Path) -> None:
         grid = Grid([row for row in rows if row["dataset"] == dataset])
         _draw(grid, dataset, output / f"{dataset}.png")
         (output / f"{dataset}.md").write_text(_page(grid, dataset), encoding="utf-8")
-        pages.append(f"- [{dataset}]({dataset}.md)")
+        num_draws = len({row["draw"] for row in grid.rows})
+        pages.append(f"- [{dataset}]({dataset}.md), {num_draws} draw{'s' if num_draws > 1 else ''}")
     (output / "README.md").write_text(_index(rows, datasets, pages), encoding="utf-8")
 
 
@@ -88,11 +89,10 @@ def _page(grid: Grid, dataset: str) -> str:
 
 
 def _index(rows: Sequence[Row], datasets: Sequence[str], pages: Sequence[str]) -> str:
-    draws = len({row["draw"] for row in rows})
     text = (
         "# Policies on the real sets\n\n"
         "Made by `python bench/real.py` (its docstring says what a draw, a pressure and an interval are): "
-        f"{len(rows):,} cells, {draws} draws a cell, 24 workflows at a time, closed loop, blocks of 16, "
+        f"{len(rows):,} cells, 24 workflows at a time, closed loop, blocks of 16, "
         "`2xa6000-qwen3-32b` (derived from datasheets: ratios count, seconds do not). Unknown tool times "
         "are 1 s. Workflows with calls too long for a pool are left out there (each place says how many were "
         "served). `infinite` is the bound of a cache without end, which no policy in a finite one can "
