@@ -7,26 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.shape_report import table
 from pbkv.analysis.intervals import mean_interval
 from pbkv.analysis.style import FAINT, new_figure, save
+from pbkv.analysis.table import markdown
+from pbkv.paper.published import ACCURACY, BY_SIZE, PROBES
 from pbkv.predict.accuracy import Accuracy
 
 Runs = Sequence[Mapping[str, Sequence[Accuracy]]]
 
-# arXiv 2605.06472, its table of predictors: top-1 accuracy 1, 2, 3 steps ahead.
-PAPER = {
-    "graph": (0.935, 0.848, 0.771),
-    "linear probe on x": (0.840, 0.732, 0.576),
-    "kNN, k = 5, on x": (0.839, 0.699, 0.564),
-    "markov:1": (0.752, 0.555, 0.295),
-    "markov:2": (0.774, 0.601, 0.383),
-    "markov:3": (0.786, 0.656, 0.490),
-}
-# The same paper's figure of accuracy by training workflows, read off: steps 1 and 3.
+# arXiv 2605.06472: top-1 accuracy 1, 2, 3 steps ahead; by training workflows steps 1 and 3 alone.
+PAPER = {**ACCURACY, **PROBES}
+NAMES = ("graph", "gru", *PROBES, "markov:1", "markov:2", "markov:3")
 PAPER_CURVE = {
-    1: {100: 0.855, 200: 0.884, 400: 0.911, 600: 0.923, 800: 0.930, 1000: 0.935},
-    3: {100: 0.606, 200: 0.659, 400: 0.718, 600: 0.744, 800: 0.757, 1000: 0.771},
+    step: {size: found[index] for size, found in BY_SIZE.items()} for index, step in enumerate((1, 3))
 }
 # The real sets' own description: 5-fold next-agent accuracy of a back-off Markov predictor of order 1 / 3.
 DESCRIBED = {
@@ -41,7 +34,7 @@ _COLORS = {1: "#0072B2", 2: "#009E73", 3: "#D55E00"}
 
 def hover_table(runs: Runs, num_steps: int) -> str:
     rows = []
-    for name in ("graph", "gru", *list(PAPER)[1:]):
+    for name in NAMES:
         steps = range(num_steps)
         paper = [f" ({value:.3f})" for value in PAPER[name]] if name in PAPER else [""] * num_steps
         rows.append(
@@ -50,7 +43,7 @@ def hover_table(runs: Runs, num_steps: int) -> str:
             + [mean(runs, name, k, "brier") for k in steps]
             + [mean(runs, name, k, "calibration_error") for k in steps]
         )
-    return table(_header("", num_steps), rows)
+    return markdown(_header("", num_steps), rows)
 
 
 def real_table(real: Mapping[str, Runs], num_steps: int) -> str:
@@ -68,7 +61,7 @@ def real_table(real: Mapping[str, Runs], num_steps: int) -> str:
             )
     steps = [f"step {k + 1}" for k in range(num_steps)]
     header = ["", "predictor", *steps, "folds, step 1", "described", "Brier 1", "ECE 1"]
-    return table(header, rows) + "\n\n" + verdicts(real)
+    return markdown(header, rows) + "\n\n" + verdicts(real)
 
 
 def verdicts(real: Mapping[str, Runs]) -> str:
@@ -125,7 +118,7 @@ def write_report(
 ) -> None:
     training, stopping, test = sizes
     cost_rows = [[name, f"{cost:.1f}"] for name, cost in costs.items()]
-    cost_table = table(["", "µs"], cost_rows)
+    cost_table = markdown(["", "µs"], cost_rows)
     path.write_text(
         f"""# Predictors, measured
 

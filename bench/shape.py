@@ -33,7 +33,6 @@ from bench.shape_report import (  # noqa: E402
     percent,
     seconds,
     seed_range,
-    table,
     with_host,
 )
 from pbkv.analysis.describe import describe  # noqa: E402
@@ -41,6 +40,7 @@ from pbkv.analysis.figures import hit_ratio_by_concurrency  # noqa: E402
 from pbkv.analysis.intervals import Interval  # noqa: E402
 from pbkv.analysis.points import Point  # noqa: E402
 from pbkv.analysis.summary import CellSummary, over_seeds  # noqa: E402
+from pbkv.analysis.table import markdown  # noqa: E402
 from pbkv.paper.experiments import (  # noqa: E402
     BATCHING,
     BLOCK_SIZE,
@@ -130,7 +130,7 @@ def _curve_tables(curves: Mapping[str, Sequence[CellSummary]]) -> str:
             "latency s",
             "TTFT s",
         )
-        parts.append(table(header, rows))
+        parts.append(markdown(header, rows))
     return "\n\n".join(parts)
 
 
@@ -164,7 +164,7 @@ def _anatomy_table(traces: Mapping[str, Trace]) -> str:
         "private blocks, mean over calls",
         "private blocks at the end, median",
     )
-    return "## What the traces are made of (seed 0)\n\n" + table(header, rows)
+    return "## What the traces are made of (seed 0)\n\n" + markdown(header, rows)
 
 
 def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
@@ -210,7 +210,7 @@ def _latency_table(lab: Lab, seeds: Sequence[int]) -> str:
         "pure decode, % of iterations",
         "such an iteration, ms",
     )
-    return "## At the paper's points\n\n" + table(header, rows)
+    return "## At the paper's points\n\n" + markdown(header, rows)
 
 
 def _sensitivity_table(lab: Lab, seeds: Sequence[int]) -> str:
@@ -223,7 +223,7 @@ def _sensitivity_table(lab: Lab, seeds: Sequence[int]) -> str:
             cells += [with_host(cell) for cell in found]
         rows.append(tuple(cells))
     header = ("GPU hit (+ host hit)", *(f"{TARGETS[name].title} {at}" for name, at in loads))
-    return "## Sensitivity\n\n" + table(header, rows)
+    return "## Sensitivity\n\n" + markdown(header, rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,17 @@ from pbkv.paper.experiments import (
     NUM_WORKFLOWS,
     POOL_BLOCKS,
 )
-from pbkv.paper.published import MODEL_14B, MODEL_32B
+from pbkv.paper.published import (
+    BY_CONCURRENCY,
+    END_TO_END,
+    FINANCE,
+    HOVER,
+    MODEL_14B,
+    MODEL_32B,
+    SWE,
+    Application,
+    Published,
+)
 from pbkv.sim.config import Batching, EngineConfig
 from pbkv.sim.profile import load_profile
 from pbkv.sim.run import CellResult, simulate
@@ -32,51 +42,28 @@ NUM_FITTED = 4  # seeds below it were looked at while fitting
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """What the paper reports of LRU at its point, for one model; hit ratio in per cent."""
-
-    hit: float
-    latency_s: float
-    ttft_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """A workload: the paper's point and figures, the concurrencies to run, those of the sensitivity."""
 
     title: str
     point: int
-    paper: Mapping[str, Paper]
+    paper: Mapping[str, Published]
     concurrencies: tuple[int, ...]
     around: tuple[int, ...]
-    paper_curve: Mapping[int, float]
+    paper_curve: Mapping[float, float]
+
+
+def _target(
+    app: Application, concurrencies: tuple[int, ...], around: tuple[int, ...], curve: Mapping[float, float]
+) -> Target:
+    lru = {model: rows[app.workload]["lru"] for model, rows in END_TO_END.items()}
+    return Target(app.title, app.concurrency, lru, concurrencies, around, curve)
 
 
 TARGETS = {
-    "hover": Target(
-        "HoVer-like",
-        72,
-        {MODEL_32B: Paper(27.09, 189.66, 16.65), MODEL_14B: Paper(28.79, 139.59, 10.90)},
-        (24, 36, 42, 48, 54, 60, 66, 72, 84, 96),
-        (48, 60, 72),
-        {36: 77, 48: 76.5, 60: 52.5, 72: 27.1, 84: 24.3},
-    ),
-    "swe": Target(
-        "SWE-like",
-        24,
-        {MODEL_32B: Paper(46.34, 271.90, 5.04), MODEL_14B: Paper(48.53, 214.74, 4.18)},
-        (8, 12, 16, 20, 24, 36),
-        (12, 24),
-        {24: 46.34},
-    ),
-    "finance": Target(
-        "Finance-like",
-        48,
-        {MODEL_32B: Paper(27.95, 130.34, 12.93), MODEL_14B: Paper(26.58, 96.11, 9.02)},
-        (12, 24, 30, 36, 48, 60, 72),
-        (24, 48),
-        {48: 27.95},
-    ),
+    "hover": _target(HOVER, (24, 36, 42, 48, 54, 60, 66, 72, 84, 96), (48, 60, 72), BY_CONCURRENCY["lru"]),
+    "swe": _target(SWE, (8, 12, 16, 20, 24, 36), (12, 24), {24: 46.34}),
+    "finance": _target(FINANCE, (12, 24, 30, 36, 48, 60, 72), (24, 48), {48: 27.95}),
 }
 
 

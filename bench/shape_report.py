@@ -58,8 +58,3 @@ def percent(interval: Interval | None) -> str:
 def seconds(interval: Interval | None) -> str:
     mean = known(interval).mean
     return f"{mean:.0f}" if mean >= 100 else f"{mean:.1f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -44,6 +44,11 @@ class BlockPath:
     def num_blocks(self) -> int:
         return self.ends[-1] if self.ends else 0
 
+    @property
+    def hit_limit(self) -> int:
+        """Blocks that can be hits: the last prompt token is always computed, and with it its block."""
+        return (self.num_tokens - 1) // self.block_size
+
     def leading(self, num_blocks: int) -> BlockPath:
         """The path's first blocks, at most ``num_blocks``; its tokens stay what they are."""
         if num_blocks >= self.num_blocks:

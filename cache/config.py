@@ -35,9 +35,7 @@ class CacheConfig:
     whole_nodes: bool = True  # False: of the last victim only as many tail blocks as are needed
     min_load_tokens: int = 10  # fewer than this on the host are computed again (HiCache)
     watermark_blocks: int = 0  # kept free or evictable at each admission but the only one
-    early_blocks: int = (
-        0  # of the next victims, copied down while the link is idle (modes that copy at eviction)
-    )
+    early_blocks: int = 0  # of the next victims, copied down on an idle link (modes that copy at eviction)
     prefetch_reserve_blocks: int = 0  # kept free by a prefetch (paper §4.3: one prefill chunk)
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pbkv.cache.config import CacheConfig
@@ -64,3 +64,9 @@ class Follower:
     def note(self) -> str:
         """After a run: what stands behind the policy's name in tables, if anything need be said."""
         return ""
+
+
+def overriding(followers: Sequence[Follower], method: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """``method`` (one of `Follower`'s own) of those that have one of theirs: nobody else is called."""
+    name = method.__name__
+    return [getattr(follower, name) for follower in followers if getattr(type(follower), name) is not method]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pbkv.cache.fixed_prompts import FixedPrompt
 from pbkv.cache.follower import Changed, Follower
-from pbkv.predict.step_graph import NO_STEPS, StepGraph, Steps
+from pbkv.predict.step_graph import NO_STEPS, StepGraphs, Steps
 
 if TYPE_CHECKING:
     from pbkv.cache.decisions import Lease
@@ -62,7 +62,7 @@ class StepsToExecution(Follower):
     """Follows workflows through the step graphs of their apps, and knows each node's steps."""
 
     def __init__(self) -> None:
-        self._graphs: dict[str, StepGraph] = {}
+        self._graphs = StepGraphs()
         self._agents: dict[tuple[str, str], _Agent] = {}  # by app and name
         self._by_tag: dict[str, _Agent] = {}
         self._app_of: dict[str, str] = {}  # of live workflows
@@ -72,21 +72,19 @@ class StepsToExecution(Follower):
     # ------------------------------------------------------------------ what happens
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        graph = self._graphs.get(workflow.app) or self._graphs.setdefault(workflow.app, StepGraph())
         self._app_of[workflow.workflow_id] = workflow.app
-        return self._expect(workflow, graph.submitted(workflow, position))
+        return self._expect(workflow, self._graphs.submitted(workflow, position))
 
     def touched(self, node: Node, lease: Lease) -> None:
         agent = self._agent(self._app_of.get(lease.owner, ""), lease.agent)
         self._released += agent.prompt.use(node, lease.path, lease.owner)
 
     def call_ended(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        graph = self._graphs.get(workflow.app)
-        return self._expect(workflow, graph.call_ended(workflow, position)) if graph else self._taken()
+        steps = self._graphs.call_ended(workflow, position)
+        return self._taken() if steps is None else self._expect(workflow, steps)
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
-        if (graph := self._graphs.get(workflow.app)) is not None:
-            graph.ended(workflow)
+        self._graphs.ended(workflow)
         changed = self._expect(workflow, NO_STEPS)
         self._steps_of.pop(workflow.workflow_id, None)
         self._app_of.pop(workflow.workflow_id, None)
@@ -142,8 +140,7 @@ class StepsToExecution(Follower):
         return {name: blocks for name, blocks in known.items() if blocks is not None}
 
     def note(self) -> str:
-        """Says so where no static graph exists."""
-        return "" if all(graph.is_static for graph in self._graphs.values()) else "likeliest path"
+        return self._graphs.note()
 
 
 class KnowsSteps(Protocol):
@@ -196,7 +193,7 @@ class PassOverLoading:
 
     def admits(self, request: Waiting, manager: CacheManager, now_s: float) -> bool:
         path = request.path
-        match = manager.tree.match(path, (path.num_tokens - 1) // path.block_size)
+        match = manager.tree.match(path, path.hit_limit)
         if match.partial is not None and match.partial.load is not None:
             return False
         return all(node.load is None for node in match.nodes)

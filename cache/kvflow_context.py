@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pbkv.cache.activity import Activity
 from pbkv.cache.follower import NOTHING, Changed
 from pbkv.cache.pbkv import DiscountedReuse
-from pbkv.predict.step_graph import NO_STEPS, StepGraph, Steps
+from pbkv.predict.step_graph import NO_STEPS, StepGraphs, Steps
 
 if TYPE_CHECKING:
     from pbkv.cache.tree import Node
@@ -28,21 +28,19 @@ class ContextSteps(Activity):
 
     def __init__(self) -> None:
         super().__init__(None, DiscountedReuse())
-        self._graphs: dict[str, StepGraph] = {}
+        self._graphs = StepGraphs()
         self._steps_of: dict[str, Steps] = {}
         self._nearest: dict[str, dict[int, float]] = {}  # of live workflows: by sets of agents, as asked
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        graph = self._graphs.get(workflow.app) or self._graphs.setdefault(workflow.app, StepGraph())
-        return self._move(workflow, graph.submitted(workflow, position))
+        return self._move(workflow, self._graphs.submitted(workflow, position))
 
     def call_ended(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        graph = self._graphs.get(workflow.app)
-        return self._move(workflow, graph.call_ended(workflow, position)) if graph else NOTHING
+        steps = self._graphs.call_ended(workflow, position)
+        return NOTHING if steps is None else self._move(workflow, steps)
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
-        if (graph := self._graphs.get(workflow.app)) is not None:
-            graph.ended(workflow)
+        self._graphs.ended(workflow)
         self._steps_of.pop(workflow.workflow_id, None)
         self._nearest.pop(workflow.workflow_id, None)
         return super().ended(workflow, now_s)
@@ -68,7 +66,7 @@ class ContextSteps(Activity):
         return self.steps(node) <= 1
 
     def note(self) -> str:
-        return "" if all(graph.is_static for graph in self._graphs.values()) else "likeliest path"
+        return self._graphs.note()
 
     def _nearest_of(self, workflow_id: str, agents: int) -> float:
         nearest = self._nearest.get(workflow_id)

@@ -26,11 +26,11 @@ from bisect import bisect_right
 from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.decisions import Admission, Lease, Load, Misses
-from pbkv.cache.follower import Follower
+from pbkv.cache.follower import Follower, overriding
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import Situation
 from pbkv.cache.tiers import Tiers, event_of
-from pbkv.cache.tree import Node, follow
+from pbkv.cache.tree import Node, deepest_first, follow
 from pbkv.traces.errors import InvariantError
 from pbkv.traces.schema import Workflow
 
@@ -53,16 +53,16 @@ class CacheManager:
         following = policy.followers
         for follower in following:
             follower.begun(config)
-        self._submitted = [f.submitted for f in following if type(f).submitted is not Follower.submitted]
-        self._computed = [f.computed for f in following if type(f).computed is not Follower.computed]
-        self._call_ended = [f.call_ended for f in following if type(f).call_ended is not Follower.call_ended]
-        self._ended = [f.ended for f in following if type(f).ended is not Follower.ended]
+        self._submitted = overriding(following, Follower.submitted)
+        self._computed = overriding(following, Follower.computed)
+        self._call_ended = overriding(following, Follower.call_ended)
+        self._ended = overriding(following, Follower.ended)
 
     # ------------------------------------------------------------------ a request's life
 
     def cached_blocks(self, path: BlockPath) -> int:
         """Leading full blocks of ``path`` on any tier; the last token's block never counts. Pure."""
-        return self.tree.match(path, _limit(path)).num_blocks
+        return self.tree.match(path, path.hit_limit).num_blocks
 
     def admit(
         self, path: BlockPath, owner: str, now_s: float, num_tokens: int | None = None, agent: str = ""
@@ -101,7 +101,7 @@ class CacheManager:
         """Why the rest of the prompt was not found; to be asked right after its admission."""
         size, path, found = self.config.block_size, lease.path, lease.node.end
         ever = min(self.table.ever_cached_tokens(path, found * size), path.num_tokens)
-        evicted = max(min(ever // size, _limit(path)) - found, 0)
+        evicted = max(min(ever // size, path.hit_limit) - found, 0)
         by, ago_s = self._eviction_of(path, found, now_s) if evicted else (None, None)
         partial = ever - (found + evicted) * size
         return Misses(evicted * size, partial, path.num_tokens - ever, by, ago_s)
@@ -200,14 +200,14 @@ class CacheManager:
             node.load = None
         if load.pinned is not None:
             tiers.unpin(load.pinned)
-        for node in sorted(load.nodes, key=_start, reverse=True):
+        for node in deepest_first(load.nodes):
             tiers.leave_to_host(node)
 
     # ------------------------------------------------------------------ matching and admission
 
     def _matched_nodes(self, path: BlockPath) -> list[Node]:
         """The nodes that hold the leading blocks of ``path``, the last one cut to fit."""
-        match = self.tree.match(path, _limit(path))
+        match = self.tree.match(path, path.hit_limit)
         if match.partial is not None and match.num_blocks > match.partial.start:
             match.nodes.append(self.tiers.split(match.partial, match.num_blocks))
         return match.nodes
@@ -224,7 +224,7 @@ class CacheManager:
         tiers = self.tiers
         spare = self.config.watermark_blocks if self._num_leases else 0
         available = tiers.free_blocks + tiers.pending_free_blocks + tiers.evictable_blocks - spare
-        return held <= available or held <= available + self.tree.protected(path, _limit(path))
+        return held <= available or held <= available + self.tree.protected(path, path.hit_limit)
 
     def _start_load(self, lease: Lease, host_nodes: list[Node], last_gpu: Node, now_s: float) -> Load | None:
         """Begin to load ``host_nodes``, or end the lease at ``last_gpu`` if they are too short."""
@@ -322,15 +322,6 @@ class CacheManager:
                 f"GPU: {free} free + {private} private + {in_tree} in the tree, "
                 f"capacity {self.config.gpu_blocks}"
             )
-
-
-def _limit(path: BlockPath) -> int:
-    """The last prompt token is always computed, so its block is never a hit."""
-    return (path.num_tokens - 1) // path.block_size
-
-
-def _start(node: Node) -> int:
-    return node.start
 
 
 def _in_flight_from(gpu_nodes: list[Node]) -> int:

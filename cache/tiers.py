@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pbkv.cache.blocks import Key
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import CacheEvent, EventKind, Lease, Offload, Reason
-from pbkv.cache.follower import Follower
+from pbkv.cache.follower import Follower, overriding
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import PrefetchCounts
 from pbkv.cache.queue import CandidateQueue, candidate_queue
-from pbkv.cache.tree import Node, PrefixTree, parent_of
+from pbkv.cache.tree import Node, PrefixTree, deepest_first, parent_of
 from pbkv.traces.errors import InvariantError
 
 _HITS_BEFORE_WRITE = {WriteMode.WRITE_THROUGH: 1, WriteMode.SELECTIVE: 2}
@@ -38,11 +38,11 @@ class Tiers:
         self.evicted: dict[Key, tuple[float, str]] = {}  # of the last copy's end: when, and for whom
         self.is_exclusive = config.write_mode is WriteMode.EXCLUSIVE
         self.prefetched = PrefetchCounts()
-        self._touched = [f.touched for f in policy.followers if type(f).touched is not Follower.touched]
+        self._touched = overriding(policy.followers, Follower.touched)
         self._timed = [f for f in policy.followers if type(f).passed is not Follower.passed]
-        self._cut = [f.cut for f in policy.followers if type(f).cut is not Follower.cut]
+        self._cut = overriding(policy.followers, Follower.cut)
         self._tail_blocks: Callable[[Node], int] | None = getattr(policy.gpu_order, "tail_blocks", None)
-        self._removed = [f.removed for f in policy.followers if type(f).removed is not Follower.removed]
+        self._removed = overriding(policy.followers, Follower.removed)
         self._gpu_queue = candidate_queue(policy.gpu_order, _is_gpu_candidate)
         self._host_queue = candidate_queue(policy.host_order, _is_host_candidate)
         self.ahead = CandidateQueue(policy.prefetch, _is_ahead_candidate) if policy.prefetch else None
@@ -115,7 +115,7 @@ class Tiers:
         self.tree.unpin(offload.pinned)
         if offload.evicts:
             self.pending_free_blocks -= offload.num_blocks
-        for node in sorted(offload.nodes, key=_start, reverse=True):
+        for node in deepest_first(offload.nodes):
             if offload.evicts and _is_gpu_candidate(node):
                 self._demote(node, offload.event.by, offload.event.reason, now_s)
             else:
@@ -328,7 +328,3 @@ def _is_ahead_candidate(node: Node) -> bool:
 
 def _anything(victim: Node) -> bool:
     return True
-
-
-def _start(node: Node) -> int:
-    return node.start

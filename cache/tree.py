@@ -8,7 +8,7 @@ which leaf goes first is decided in `eviction`, when and where to in `manager`.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -249,6 +249,11 @@ def _inherit(upper: Node, lower: Node) -> None:
     for copy in (lower.load, lower.offload):
         if copy is not None:
             copy.nodes.append(upper)
+
+
+def deepest_first(nodes: Iterable[Node]) -> list[Node]:
+    """For nodes of one path: children before their parents."""
+    return sorted(nodes, key=lambda node: node.start, reverse=True)
 
 
 def parent_of(node: Node) -> Node:

@@ -84,6 +84,11 @@ ACCURACY: Mapping[str, tuple[float, float, float]] = {
     "markov:3": (0.786, 0.656, 0.490),
 }
 
+PROBES: Mapping[str, tuple[float, float, float]] = {
+    "linear probe on x": (0.840, 0.732, 0.576),
+    "kNN, k = 5, on x": (0.839, 0.699, 0.564),
+}
+
 # By training workflows, one and three steps ahead [fig].
 BY_SIZE: Mapping[int, tuple[float, float]] = {
     100: (0.855, 0.606),

@@ -29,8 +29,12 @@ def run_demo(folder: Path, *, force: bool) -> None:
     trace = folder / "hover.parquet"
     workflows = generate_workload("hover", NUM_WORKFLOWS, SEED)
     write_trace(trace, workflows, workload_metadata("hover", NUM_WORKFLOWS, SEED), force=force)
-    settings = replace(arm_of(predictor="markov:3").settings(0, ""), policies=POLICIES)
-    settings = replace(settings, concurrencies=CONCURRENCIES, cache_events=True)
+    settings = replace(
+        arm_of(predictor="markov:3").settings(0, ""),
+        policies=POLICIES,
+        concurrencies=CONCURRENCIES,
+        cache_events=True,
+    )
     simulate_to([Trace(trace)], settings, folder / "run", force)
     run = load(folder / "run")
     cells = summarise(run.path)

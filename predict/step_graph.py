@@ -107,6 +107,29 @@ class StepGraph:
         return steps
 
 
+class StepGraphs:
+    """One graph an app. An app of which no call has come in has none, and no answer."""
+
+    def __init__(self) -> None:
+        self._by_app: dict[str, StepGraph] = {}
+
+    def submitted(self, workflow: Workflow, position: int) -> Steps:
+        graph = self._by_app.get(workflow.app) or self._by_app.setdefault(workflow.app, StepGraph())
+        return graph.submitted(workflow, position)
+
+    def call_ended(self, workflow: Workflow, position: int) -> Steps | None:
+        graph = self._by_app.get(workflow.app)
+        return graph.call_ended(workflow, position) if graph else None
+
+    def ended(self, workflow: Workflow) -> None:
+        if (graph := self._by_app.get(workflow.app)) is not None:
+            graph.ended(workflow)
+
+    def note(self) -> str:
+        """Says so where no static graph exists."""
+        return "" if all(graph.is_static for graph in self._by_app.values()) else "likeliest path"
+
+
 def _shape_of(call: Call) -> tuple[str, tuple[int, ...]]:
     return call.agent, tuple(call.parent_indices)
 

@@ -364,12 +364,9 @@ class Engine:
         """How many decode iterations go by before anything but lengths can change; takes their blocks."""
         if not self.config.fuse or (self.waiting and self._may_retry()):
             return 1
-        if self.manager.policy.prefetch is not None and (
-            self.manager.is_clearing_ahead or not self._step_blocks()
-        ):
-            return (
-                1  # a block a step comes with longer steps: the next iteration may do what this one could not
-            )
+        prefetches = self.manager.policy.prefetch is not None
+        if prefetches and (self.manager.is_clearing_ahead or not self._step_blocks()):
+            return 1  # the next iteration may do what this one could not: clear more, or hide a block
         decoding = self._decoding
         most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()

@@ -65,7 +65,7 @@ def uses_by_workflow(
 
 def _add_lookup(uses: Uses, path: BlockPath, code: Code) -> None:
     """Note where the prompt can have a hit: the block of its last token cannot."""
-    limit, start = (path.num_tokens - 1) // path.block_size, 0
+    limit, start = path.hit_limit, 0
     for key, end in zip(path.keys, path.ends, strict=True):
         if start < limit:
             uses.add(key, min(end, limit), code)
