@@ -47,6 +47,7 @@ class CandidateQueue:
         self._heap: list[_Entry] = []
         self._valid: dict[int, _Entry] = {}  # by the node's serial
         self._num_pushed = 0
+        self._rebuild_at = 64  # entries
 
     def add(self, node: Node) -> None:
         """``node`` may be a candidate now (whether it is, is asked again when it comes up)."""
@@ -107,9 +108,17 @@ class CandidateQueue:
         self._num_pushed += 1
         entry = self._valid[node.serial] = (key, -node.end, node.serial, self._num_pushed, node)
         heappush(self._heap, entry)
-        if len(self._heap) > 4 * len(self._valid) + 64:
-            self._heap[:] = self._valid.values()
-            heapify(self._heap)
+        if len(self._heap) >= self._rebuild_at:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Only valid entries; where each candidate is queued anew anyway, only those of candidates."""
+        if self._queued:
+            for serial in [s for s, entry in self._valid.items() if not self._is_candidate(entry[4])]:
+                del self._valid[serial]
+        self._heap[:] = self._valid.values()
+        heapify(self._heap)
+        self._rebuild_at = 4 * len(self._heap) + 64
 
 
 def candidate_queue(order: Order, is_candidate: Callable[[Node], bool]) -> Queue:
