@@ -29,7 +29,7 @@ from pbkv.paper.published import (
     Application,
     Published,
 )
-from pbkv.sim.config import Batching, EngineConfig
+from pbkv.serve.config import Batching, EngineConfig
 from pbkv.sim.profile import load_profile
 from pbkv.sim.run import CellResult, simulate
 from pbkv.sim.settings import Settings

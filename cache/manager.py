@@ -27,6 +27,7 @@ from pbkv.cache.blocks import BlockPath, PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.decisions import Admission, Lease, Load, Misses
 from pbkv.cache.follower import Follower, overriding
+from pbkv.cache.pages import Pages
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import Situation
 from pbkv.cache.tiers import Tiers, event_of
@@ -41,10 +42,13 @@ class CacheManager:
     At any time ``tiers.free_blocks + private_blocks + tree.gpu_blocks == config.gpu_blocks``.
     """
 
-    def __init__(self, config: CacheConfig, table: PathTable, policy: Policy) -> None:
+    def __init__(
+        self, config: CacheConfig, table: PathTable, policy: Policy, pages: Pages | None = None
+    ) -> None:
         self.config = config
         self.table = table
-        self.tiers = Tiers(config, policy)
+        self.pages = Pages() if pages is None else pages
+        self.tiers = Tiers(config, policy, self.pages)
         self.policy = policy
         self.tree = self.tiers.tree
         self.private_blocks = 0
@@ -90,6 +94,7 @@ class CacheManager:
         ready = _in_flight_from(nodes[:num_gpu])
         last_gpu = nodes[num_gpu - 1] if num_gpu else self.tree.root
         load = self._start_load(lease, nodes[num_gpu:], last_gpu, now_s)
+        self.pages.begun(lease)
         self._take(held - lease.node.end)
         self.tiers.touch(nodes, lease, now_s)
         size, on_host = self.config.block_size, load.num_blocks if load else 0
@@ -239,6 +244,7 @@ class CacheManager:
         load = Load(host_nodes, event)
         for node in host_nodes:
             self.tiers.hold_gpu(node)
+            self.pages.took_gpu(node)
             node.load = load
         self.tiers.free_blocks -= num_blocks
         return load
@@ -252,6 +258,7 @@ class CacheManager:
         node.load, node.prefetched = load, True
         self.tree.pin(node)
         self.tiers.hold_gpu(node)
+        self.pages.took_gpu(node)
         self.tiers.free_blocks -= num_blocks
         self.tiers.prefetched.started += num_blocks
         return load
@@ -278,8 +285,10 @@ class CacheManager:
                 child = self.tree.add(node, path, lease.owner, now_s)
             if child.gpu:
                 self.tiers.free_blocks += child.end - child.start
+                self.pages.found_computed(lease, child)
             else:
                 self.tiers.hold_gpu(child)
+                self.pages.handed_over(lease, child)
                 if child.host and self.tiers.is_exclusive:
                     self.tiers.release_host(child)
             private -= child.end - child.start
@@ -305,6 +314,7 @@ class CacheManager:
         self.tiers.free_blocks += private
         self.private_blocks -= private
         self._num_leases -= 1
+        self.pages.ended(lease)
         self.tiers.unpin(lease.node)
 
     def _take(self, num_blocks: int) -> None:

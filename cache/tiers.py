@@ -12,6 +12,7 @@ from pbkv.cache.blocks import Key
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import CacheEvent, EventKind, Lease, Offload, Reason
 from pbkv.cache.follower import Follower, overriding
+from pbkv.cache.pages import Pages
 from pbkv.cache.policy import Policy
 from pbkv.cache.prefetch import PrefetchCounts
 from pbkv.cache.queue import CandidateQueue, candidate_queue
@@ -27,8 +28,9 @@ class Tiers:
     GPU blocks are free, private to a request (the manager's business), or in the tree.
     """
 
-    def __init__(self, config: CacheConfig, policy: Policy) -> None:
+    def __init__(self, config: CacheConfig, policy: Policy, pages: Pages) -> None:
         self.config = config
+        self.pages = pages
         self.tree = PrefixTree()
         self.free_blocks = config.gpu_blocks
         self.free_host_blocks = config.host_blocks
@@ -87,6 +89,7 @@ class Tiers:
     def split(self, node: Node, at_block: int) -> Node:
         """Cut ``node`` at ``at_block``; the new upper half."""
         upper = self.tree.split(node, at_block)
+        self.pages.cut(upper, node)
         if self.ahead is not None and not upper.gpu:
             self.ahead.add(upper)
         for cut in self._cut:
@@ -202,6 +205,7 @@ class Tiers:
 
     def _leave_gpu(self, node: Node) -> None:
         self.tree.release_gpu(node)
+        self.pages.gave_gpu(node)
         node.prefetched = False
         self.free_blocks += node.end - node.start
         parent = parent_of(node)
@@ -244,6 +248,7 @@ class Tiers:
 
     def _start_offload(self, node: Node, event: CacheEvent, evicts: bool) -> None:
         offload = Offload([node], event, node, evicts)
+        self.pages.took_host(node)
         node.host = True
         node.offload = offload
         self.free_host_blocks -= node.num_blocks
@@ -281,6 +286,7 @@ class Tiers:
     def release_host(self, node: Node) -> None:
         """``node`` gives its space on the host back."""
         node.host = False
+        self.pages.gave_host(node)
         self.free_host_blocks += node.end - node.start
 
     # ------------------------------------------------------------------ log and checks

@@ -17,8 +17,8 @@ from pbkv.paper.published import (
     HOVER,
     MODEL_32B,
 )
-from pbkv.sim.config import Batching, EngineConfig
-from pbkv.sim.faults import Faults
+from pbkv.serve.config import Batching, EngineConfig
+from pbkv.serve.faults import Faults
 from pbkv.sim.profile import HardwareProfile, load_profile
 from pbkv.sim.settings import Settings
 

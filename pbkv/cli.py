@@ -164,8 +164,8 @@ def simulate(
     from pbkv.cache.config import WriteMode
     from pbkv.cache.policy import PolicyOptions
     from pbkv.console import simulate_to
-    from pbkv.sim.config import EngineConfig
-    from pbkv.sim.faults import Faults
+    from pbkv.serve.config import EngineConfig
+    from pbkv.serve.faults import Faults
     from pbkv.sim.profile import load_profile
     from pbkv.sim.settings import Settings
     from pbkv.traces.sources import open_trace

@@ -23,8 +23,9 @@ import pbkv
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pbkv.serve.settings import Cell
     from pbkv.sim.curve import Curve
-    from pbkv.sim.settings import Cell, Settings
+    from pbkv.sim.settings import Settings
     from pbkv.traces.reader import Trace
 
 _PACKAGES = ("simpy", "numpy", "pandas", "pyarrow", "typer", "rich", "matplotlib", "safetensors")

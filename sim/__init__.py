@@ -1,4 +1,4 @@
-"""The simulated engine: cost model, links, continuous batching and workload driver on simpy."""
+"""The simulated world: cost model and links on simpy."""
 
 from pbkv.sim.profile import HardwareProfile, load_profile, shipped_profiles
 from pbkv.sim.run import simulate

@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     from pbkv.sim.profile import HardwareProfile
 
 
-class Copies:
-    """Carries the loads, prefetches and offloads out that the cache decides on.
-
-    A load's end is an event of the simulation. An offload's takes effect between two iterations: the
-    engine asks for it by ``end_offloads``.
-    """
+class SimulatedCopies:
+    """The simulated `pbkv.serve.world.Copies`. A load's end is an event of the simulation."""
 
     def __init__(
         self,
@@ -59,6 +55,18 @@ class Copies:
         return self.h2d.num_bytes / self.h2d.busy_s if self.h2d.busy_s else self._nominal_bytes_per_s
 
     @property
+    def busy_s(self) -> tuple[float, float]:
+        return self.h2d.busy_s, self.d2h.busy_s
+
+    @property
+    def delayed(self) -> tuple[int, float]:
+        return self.h2d.num_delayed, self.h2d.delayed_s
+
+    @property
+    def may_offload_early(self) -> bool:
+        return not self.d2h.is_busy_at(self._env.now)
+
+    @property
     def next_offload_end_s(self) -> float:
         return self._offloading[0][0] if self._offloading else float("inf")
 
@@ -84,8 +92,14 @@ class Copies:
             for offload in self._tiers.take_offloads():
                 self._offloading.append((self._copy(self.d2h, offload.num_blocks, offload.event), offload))
 
-    def end_offloads(self) -> bool:
-        """Let the offloads take effect that have ended by now; whether there were any."""
+    def next_end_s(self) -> float | None:
+        end_s = min(self.next_offload_end_s, self.next_load_end_s)
+        return None if end_s == float("inf") else max(0.0, end_s - self._env.now)
+
+    def idle_s(self) -> None:
+        """A load's end is an event."""
+
+    def end_copies(self) -> bool:
         if self.next_offload_end_s > self._env.now:
             return False
         while self.next_offload_end_s <= self._env.now:

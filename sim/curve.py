@@ -20,7 +20,7 @@ from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import ORACLES, capacity_of, make_policy
 from pbkv.cache.plugin import breaches_named
-from pbkv.sim.future import uses_by_call
+from pbkv.serve.future import uses_by_call
 from pbkv.traces.errors import ConfigError, InvariantError
 
 if TYPE_CHECKING:

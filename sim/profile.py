@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pbkv.cache.known import MissCosts
 from pbkv.sim.cost_model import CostModel, LinkModel
 from pbkv.sim.roofline import Efficiency, Gpu, Memory, Model, Overhead, Parallel, Precision, Roofline
 from pbkv.traces.errors import ConfigError
@@ -43,6 +44,17 @@ class HardwareProfile:
     ) -> HardwareProfile:
         """The profile with a direction of the link at exactly this rate (``LinkModel.with_bandwidth``)."""
         return replace(self, link=self.link.with_bandwidth(h2d_bytes_per_s, d2h_bytes_per_s))
+
+    @property
+    def miss_costs(self) -> MissCosts:
+        """What it takes to compute a token in a full prefill batch, or to copy it up.
+
+        The fixed cost of an iteration and the gathering of context are left out: other tokens share them.
+        """
+        budget, cost, link = self.max_batched_tokens, self.cost, self.link
+        full_s = cost.iteration_s(budget, 0, 0.0, 0, 0) - cost.t0_s
+        load_s_per_token = self.kv_bytes_per_token / link.h2d_bytes_per_s
+        return MissCosts(full_s / budget, cost.a_p, link.latency_s, load_s_per_token)
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json. Its ``cost``, ``kv`` and ``link`` are the tables of an equal calibrated profile."""

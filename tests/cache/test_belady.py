@@ -13,7 +13,7 @@ from pbkv.cache.known import Known, MissCosts
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
 from pbkv.cache.tree import Node
-from pbkv.sim.future import uses_by_workflow
+from pbkv.serve.future import uses_by_workflow
 from pbkv.traces.schema import Call, Workflow
 from tests.strategies import workflows
 

@@ -13,7 +13,7 @@ from pbkv.cache.config import CacheConfig
 from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import POLICIES, make_policy
-from pbkv.sim.future import uses_by_call
+from pbkv.serve.future import uses_by_call
 from pbkv.traces.schema import Call, Workflow
 from tests.cache.optimum import Prompt, infinite, optimum
 

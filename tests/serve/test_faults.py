@@ -8,8 +8,8 @@ import pytest
 
 from pbkv.analysis import load
 from pbkv.cache.policy import PolicyOptions
+from pbkv.serve.faults import MISSING_AGENT, Client, Faults
 from pbkv.sim import Settings, load_profile, simulate
-from pbkv.sim.faults import MISSING_AGENT, Client, Faults
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, Workflow

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pbkv.sim.request import Request
+    from pbkv.serve.request import Request
 
 
 class Decoding:

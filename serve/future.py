@@ -9,36 +9,24 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pbkv.cache.config import WriteMode
-from pbkv.cache.known import CallUses, Code, Itinerary, Known, MissCosts, Uses, WorkflowUses, use_code
+from pbkv.cache.known import CallUses, Code, Itinerary, Known, Uses, WorkflowUses, use_code
 from pbkv.cache.named import ORACLES
-from pbkv.sim.workload import workflows_of
+from pbkv.serve.workload import workflows_of
 
 if TYPE_CHECKING:
     from pbkv.cache.blocks import BlockPath, PathTable
-    from pbkv.sim.profile import HardwareProfile
-    from pbkv.sim.settings import Cell, Settings
+    from pbkv.serve.settings import Cell, RunSettings
     from pbkv.traces.reader import Trace
     from pbkv.traces.schema import Call, Workflow
 
 
-def known_of(traces: Sequence[Trace], settings: Settings, cell: Cell, table: PathTable) -> Known:
+def known_of(traces: Sequence[Trace], settings: RunSettings, cell: Cell, table: PathTable) -> Known:
     """What the policy of ``cell`` may know beyond what clients say; the future only if it asks for it."""
     uses = None
     if cell.policy in ORACLES:
         uses = uses_by_workflow(workflows_of(traces, settings, cell), table, settings.unknown_gap_s)
     copies = settings.write_mode in (WriteMode.WRITE_BACK, WriteMode.EXCLUSIVE) and cell.host_blocks > 0
-    return Known(uses, miss_costs(settings.profile), settings.whole_nodes, settings.block_size, copies)
-
-
-def miss_costs(profile: HardwareProfile) -> MissCosts:
-    """What ``profile`` takes to compute a token in a full prefill batch, or to copy it up.
-
-    The fixed cost of an iteration and the gathering of context are left out: other tokens share them.
-    """
-    budget, cost, link = profile.max_batched_tokens, profile.cost, profile.link
-    full_s = cost.iteration_s(budget, 0, 0.0, 0, 0) - cost.t0_s
-    load_s_per_token = profile.kv_bytes_per_token / link.h2d_bytes_per_s
-    return MissCosts(full_s / budget, cost.a_p, link.latency_s, load_s_per_token)
+    return Known(uses, settings.profile.miss_costs, settings.whole_nodes, settings.block_size, copies)
 
 
 def uses_by_call(calls: Iterable[Call], table: PathTable) -> CallUses:

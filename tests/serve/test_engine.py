@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-import simpy
 
 from pbkv.cache.blocks import PathTable
 from pbkv.cache.config import CacheConfig
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
-from pbkv.sim.config import EngineConfig
+from pbkv.serve.config import EngineConfig
+from pbkv.serve.driver import Driver
+from pbkv.serve.engine import Engine
+from pbkv.serve.faults import Client, Faults
+from pbkv.serve.request import Request
+from pbkv.sim.copies import SimulatedCopies
 from pbkv.sim.cost_model import CostModel, LinkModel
-from pbkv.sim.driver import Driver
-from pbkv.sim.engine import Engine
-from pbkv.sim.faults import Client, Faults
 from pbkv.sim.profile import HardwareProfile
-from pbkv.sim.request import Request
+from pbkv.sim.world import simulated_world
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.schema import Call, Workflow
 
@@ -51,14 +52,14 @@ class World:
         engine: EngineConfig | None = None,
         per_s: float = 1e12,
     ) -> None:
-        self.env, table = simpy.Environment(), PathTable(B)
+        world, table = simulated_world(profile(per_s)), PathTable(B)
         config = CacheConfig(gpu_blocks, host_blocks, B, min_load_tokens=0)
         self.manager = CacheManager(config, table, make_policy("lru", 0))
-        self.engine = Engine(self.env, self.manager, profile(per_s), engine or EngineConfig(64, 8))
+        self.engine = Engine(world, self.manager, engine or EngineConfig(64, 8))
         self.ended: list[Request] = []
         self.most_live = 0
         self.driver = Driver(
-            self.env, self.engine, table, 0.0, Client(Faults(), 0), self._end, lambda live: None
+            world.env, self.engine, table, 0.0, Client(Faults(), 0), self._end, lambda live: None
         )
 
     def closed(self, workflows: Sequence[Workflow], concurrency: int) -> dict[tuple[str, int], Request]:
@@ -170,7 +171,9 @@ def test_an_empty_answer_still_holds_its_prompt() -> None:
 
 def test_two_directions_slow_each_other_down() -> None:
     world = World(gpu_blocks=8, host_blocks=20)
-    h2d, d2h = world.engine.copies.h2d, world.engine.copies.d2h
+    copies = world.engine.copies
+    assert isinstance(copies, SimulatedCopies)
+    h2d, d2h = copies.h2d, copies.d2h
     assert h2d.other is d2h
     assert d2h.other is h2d
 

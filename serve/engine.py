@@ -1,4 +1,4 @@
-"""The simulated engine: continuous batching over the cache manager, one event an iteration.
+"""The engine: continuous batching over the cache manager, one event an iteration, in whatever world.
 
 Modelled on vLLM's scheduler: decodes first, then prefill chunks up to a token budget; requests are
 admitted while budget, sequences and blocks last; the one that became ready last is preempted (and
@@ -16,17 +16,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from itertools import islice
 
-import simpy
 from simpy.events import Event
 
 from pbkv.cache.decisions import Admission, Load
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.prefetch import Situation
-from pbkv.sim.config import EngineConfig
-from pbkv.sim.copies import Copies
-from pbkv.sim.decoding import Decoding
-from pbkv.sim.profile import HardwareProfile
-from pbkv.sim.request import Request
+from pbkv.serve.config import EngineConfig
+from pbkv.serve.decoding import Decoding
+from pbkv.serve.request import Request
+from pbkv.serve.world import Chunk, World
 from pbkv.traces.errors import InvariantError
 
 _LPM_MAX_WAITING = 128  # beyond it longest-prefix-match turns into fcfs (SGLang)
@@ -39,19 +37,13 @@ class Engine:
     ``on_sample`` is called between iterations, at most once every ``sample_every_s``.
     """
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        manager: CacheManager,
-        profile: HardwareProfile,
-        config: EngineConfig,
-    ) -> None:
-        self.env = env
+    def __init__(self, world: World, manager: CacheManager, config: EngineConfig) -> None:
+        self.env = world.env
         self.manager = manager
         self.config = config
-        self.cost = profile.cost
+        self.worker = world.worker
         self._mixes = config.batching == "mixed"
-        self.copies = Copies(env, manager.tiers, profile, self._end_load)
+        self.copies = world.copies(manager.tiers, self._end_load)
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # admitted and not waiting for a copy, oldest first
         self.num_loading = 0
@@ -69,7 +61,7 @@ class Engine:
         self.num_pure_decodes = 0  # iterations without prefill so far …
         self._pure_decode_s = 0.0  # … and their seconds
         self._wake: Event | None = None
-        env.process(self._run())
+        self.env.process(self._run())
 
     @property
     def _is_fcfs(self) -> bool:
@@ -109,12 +101,12 @@ class Engine:
             self._offload_early()
             if not has_room:
                 yield self._next_copy()
-                self._end_offloads()
+                self._end_copies()
             elif self._prefilling:
                 self._prefetch()
                 chunks = self._plan_chunks()
-                yield self._boundary(self._chunks_s(chunks))
-                self._end_offloads()
+                yield self._boundary(self.worker.iteration_s(chunks, self._decoding))
+                self._end_copies()
                 self.num_iterations += 1
                 if self._mixes:
                     self._advance_decodes(1)
@@ -122,16 +114,16 @@ class Engine:
             elif self._decoding.num_sequences:
                 self._prefetch()
                 num_iterations = self._plan_decodes()
-                seconds = self._decodes_s(num_iterations)
+                seconds = self.worker.decodes_s(self._decoding, num_iterations)
                 self._pure_decode_s += seconds
                 self.num_pure_decodes += num_iterations
                 yield self._boundary(seconds)
-                self._end_offloads()
+                self._end_copies()
                 self.num_iterations += num_iterations
                 self._advance_decodes(num_iterations)
             else:
                 yield self._idle()
-                self._end_offloads()
+                self._end_copies()
 
     def _sample(self) -> None:
         self._sample_at_s = self.env.now + self.sample_every_s
@@ -148,18 +140,21 @@ class Engine:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
         if self._blocked and not self.num_loading:
             return self._next_copy()
+        wait_s = self.copies.idle_s()
+        if wait_s is not None:
+            return self._boundary(wait_s)
         self._wake = Event(self.env)
         return self._wake
 
     def _next_copy(self) -> Event:
         """The end of the next copy: an offload frees blocks, and what was loaded can be preempted."""
-        end_s = min(self.copies.next_offload_end_s, self.copies.next_load_end_s)
-        if end_s == float("inf"):
+        wait_s = self.copies.next_end_s()
+        if wait_s is None:
             raise InvariantError("the engine is stuck: no block is free, evictable or on its way out")
-        return self._boundary(max(0.0, end_s - self.env.now))
+        return self._boundary(wait_s)
 
-    def _end_offloads(self) -> None:
-        if self.copies.end_offloads():
+    def _end_copies(self) -> None:
+        if self.copies.end_copies():
             self._retry = True
 
     def _wake_up(self) -> None:
@@ -266,7 +261,7 @@ class Engine:
     def _offload_early(self) -> None:
         """An idle link copies down what is about to be evicted."""
         tiers = self.manager.tiers
-        if tiers.copies_early and not self.copies.d2h.is_busy_at(self.env.now):
+        if tiers.copies_early and self.copies.may_offload_early:
             tiers.offload_early(self.env.now)
             self.copies.start_offloads()
 
@@ -281,7 +276,7 @@ class Engine:
 
     def _step_blocks(self) -> int:
         """Blocks that the link copies during one decode iteration (paper §4.3: S_bw), by running means."""
-        step_s = self.decode_iteration_s or self._decodes_s(1)
+        step_s = self.decode_iteration_s or self.worker.expected_decode_s(self._decoding)
         return int(step_s * self.copies.h2d_bytes_per_s / self.copies.block_bytes)
 
     def _cancel_prefetches(self) -> bool:
@@ -293,7 +288,7 @@ class Engine:
 
     # ------------------------------------------------------------------ prefill
 
-    def _plan_chunks(self) -> list[tuple[Request, int]]:
+    def _plan_chunks(self) -> list[Chunk]:
         """(request, tokens) of the next iteration's prefill, in order of admission."""
         budget, chunks = self._prefill_budget, []
         for request in self._prefilling:
@@ -304,18 +299,7 @@ class Engine:
                 break
         return chunks
 
-    def _chunks_s(self, chunks: list[tuple[Request, int]]) -> float:
-        num_decoding, context = (
-            (self._decoding.num_sequences, self._decoding.context) if self._mixes else (0, 0)
-        )
-        num_tokens, work, gathered = num_decoding, 0.0, 0
-        for request, chunk in chunks:
-            num_tokens += chunk
-            work += chunk * (request.num_computed + chunk / 2)
-            gathered += request.num_computed + chunk
-        return self.cost.iteration_s(num_tokens, num_decoding + len(chunks), work, gathered, context)
-
-    def _advance_prefills(self, chunks: list[tuple[Request, int]]) -> None:
+    def _advance_prefills(self, chunks: list[Chunk]) -> None:
         for request, num_tokens in chunks:
             request.num_computed += num_tokens
             if request.num_computed == request.num_target:
@@ -371,10 +355,7 @@ class Engine:
         most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()
         if horizon_s < float("inf"):
-            ahead_s = horizon_s - self.env.now
-            most = min(
-                most, self.cost.decode_iterations_until(decoding.num_sequences, decoding.context, ahead_s)
-            )
+            most = min(most, self.worker.decodes_until(decoding, horizon_s - self.env.now))
         if most == 1:
             return 1
         extra, num_blocks = decoding.growth_within(most - 1, self.manager.tiers.free_blocks)
@@ -400,9 +381,6 @@ class Engine:
         if self._blocked or copies_ahead:
             horizon_s = min(horizon_s, copies.next_offload_end_s)
         return horizon_s
-
-    def _decodes_s(self, num_iterations: int) -> float:
-        return self.cost.decode_run_s(self._decoding.num_sequences, self._decoding.context, num_iterations)
 
     def _advance_decodes(self, num_iterations: int) -> None:
         if self._decoding.num_sequences:

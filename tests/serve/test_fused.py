@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,13 +16,14 @@ from pbkv.cache.known import Known
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import POLICIES, make_policy
 from pbkv.cache.policy import PolicyOptions
-from pbkv.sim.config import EngineConfig
-from pbkv.sim.driver import Driver
-from pbkv.sim.engine import Engine
-from pbkv.sim.faults import Client, Faults
-from pbkv.sim.future import miss_costs, uses_by_workflow
+from pbkv.serve.config import EngineConfig
+from pbkv.serve.driver import Driver
+from pbkv.serve.engine import Engine
+from pbkv.serve.faults import Client, Faults
+from pbkv.serve.future import uses_by_workflow
+from pbkv.serve.request import Request
 from pbkv.sim.profile import load_profile
-from pbkv.sim.request import Request
+from pbkv.sim.world import simulated_world
 from pbkv.traces.schema import Workflow
 from tests.strategies import workflows
 
@@ -48,19 +48,19 @@ def play(
     link_bytes_per_s: float,
     faulty: bool,
 ) -> tuple[list[Request], Engine]:
-    env, table = simpy.Environment(), PathTable(cache.block_size)
-    profile = PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
+    table, profile = PathTable(cache.block_size), PROFILE.with_link(link_bytes_per_s, link_bytes_per_s)
+    world = simulated_world(profile)
     uses = uses_by_workflow(((0, workflow) for workflow in trace), table, unknown_gap_s=0.0)
-    known = Known(uses, miss_costs(profile), cache.whole_nodes, cache.block_size)
+    known = Known(uses, profile.miss_costs, cache.whole_nodes, cache.block_size)
     manager = CacheManager(cache, table, make_policy(policy, 1, OPTIONS[faulty], known))
-    engine = Engine(env, manager, profile, engine_config)
+    engine = Engine(world, manager, engine_config)
     ended: list[Request] = []
 
     def end_call(request: Request) -> None:
         ended.append(request)
         manager.check_invariants()
 
-    driver = Driver(env, engine, table, 0.0, Client(FAULTS[faulty], 1), end_call, lambda live: None)
+    driver = Driver(world.env, engine, table, 0.0, Client(FAULTS[faulty], 1), end_call, lambda live: None)
     stream = ((0, workflow) for workflow in trace)
     if concurrency is None:
         driver.open_loop(stream)
@@ -148,5 +148,5 @@ def test_fused_and_token_by_token_tell_the_same_story(
     assert [request.misses.evicted_ago_s or 0.0 for request in fused] == pytest.approx(ago_s, abs=1e-9)
     assert fused_engine.num_iterations == engine.num_iterations
     assert fused_engine.manager.tiers.prefetched == engine.manager.tiers.prefetched
-    assert fused_engine.copies.h2d.busy_s == pytest.approx(engine.copies.h2d.busy_s, rel=TOLERANCE)
+    assert fused_engine.copies.busy_s == pytest.approx(engine.copies.busy_s, rel=TOLERANCE)
     assert len(fused) == sum(len(workflow.calls) for workflow in trace)

@@ -18,12 +18,12 @@ from pbkv.predict.checks import check_trace
 from pbkv.traces.errors import TraceError
 
 if TYPE_CHECKING:
-    from pbkv.sim.settings import Cell, Settings
+    from pbkv.serve.settings import Cell, RunSettings
     from pbkv.traces.reader import Trace
     from pbkv.traces.schema import Workflow
 
 
-def check_predictors(traces: Sequence[Trace], settings: Settings) -> None:
+def check_predictors(traces: Sequence[Trace], settings: RunSettings) -> None:
     """Raise TraceError if a policy's predictor cannot say anything of a trace."""
     for name in settings.policies:
         predictor = make_policy(name, 0, settings.policy_options).predictor
@@ -32,7 +32,7 @@ def check_predictors(traces: Sequence[Trace], settings: Settings) -> None:
                 check_trace(predictor, trace)
 
 
-def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
+def check_fit(traces: Sequence[Trace], settings: RunSettings) -> None:
     """Raise TraceError for the longest call if it does not fit into the smallest GPU tier and must."""
     if settings.skip_too_long:
         return
@@ -50,7 +50,7 @@ def check_fit(traces: Sequence[Trace], settings: Settings) -> None:
 
 
 def workflows_of(
-    traces: Sequence[Trace], settings: Settings, cell: Cell, with_context: bool = False
+    traces: Sequence[Trace], settings: RunSettings, cell: Cell, with_context: bool = False
 ) -> Iterator[tuple[int, Workflow]]:
     """(namespace, workflow) in the order of release; a namespace is a trace.
 

@@ -1,13 +1,13 @@
-"""Turns what happens in a simulated cell into rows of the run's tables (`pbkv.traces.records`)."""
+"""Turns what happens in a cell into rows of the run's tables (`pbkv.traces.records`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pbkv.sim.driver import LiveWorkflow
-    from pbkv.sim.engine import Engine
-    from pbkv.sim.request import Request
+    from pbkv.serve.driver import LiveWorkflow
+    from pbkv.serve.engine import Engine
+    from pbkv.serve.request import Request
     from pbkv.traces.run_folder import RunFolder
 
 _EVENTS_PER_DRAIN = 4096
@@ -94,7 +94,6 @@ class Recorder:
             engine.num_iterations,
             self._num_hit_tokens,
             self._num_prompt_tokens,
-            engine.copies.h2d.busy_s,
-            engine.copies.d2h.busy_s,
+            *engine.copies.busy_s,
         )
         self._folder.add("occupancy", row)

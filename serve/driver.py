@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pbkv.sim.request import Request
+from pbkv.serve.request import Request
 from pbkv.traces.errors import InvariantError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from simpy.events import Event
 
     from pbkv.cache.blocks import PathTable
-    from pbkv.sim.engine import Engine
-    from pbkv.sim.faults import Client
+    from pbkv.serve.engine import Engine
+    from pbkv.serve.faults import Client
     from pbkv.traces.schema import Call, Workflow
 
 
