@@ -1,0 +1,62 @@
+"""Memory for pools: how much there is, and host memory that a GPU can read and write."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context
+
+
+class HostMemory:
+    """``num_bytes`` of ordinary memory, pinned for CUDA if ``is_pinned``; `close` unpins it.
+
+    mmap and cudaHostRegister instead of torch's allocator, which rounds up to powers of two: of 129 GiB it
+    would take 256.
+    """
+
+    def __init__(self, num_bytes: int, *, is_pinned: bool) -> None:
+        self._map = mmap.mmap(-1, num_bytes)
+        self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
+        self._is_pinned = is_pinned
+        if is_pinned:
+            _check(torch.cuda.cudart().cudaHostRegister(self.bytes.data_ptr(), num_bytes, PORTABLE))
+
+    def close(self) -> None:
+        """Unpins. The memory itself goes with the last tensor that views it."""
+        if self._is_pinned:
+            _check(torch.cuda.cudart().cudaHostUnregister(self.bytes.data_ptr()))
+            self._is_pinned = False
+
+
+def free_bytes(device: torch.device) -> int:
+    """What can still be taken of the device's memory, or of the machine's (and its container's)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_free_ram(), _free_in_container())
+
+
+def _free_ram() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _free_in_container() -> int:
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        return limit - int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return 2**63 - 1
+
+
+def _check(status: object) -> None:
+    if int(getattr(status, "value", 0)):
+        raise RuntimeError(f"CUDA could not pin or unpin host memory: {status}")
