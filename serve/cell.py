@@ -68,6 +68,7 @@ class CellResult:
     overheads: dict[str, dict[str, float]]  # wall time of decisions, where it was measured
     loop_wall_s: float
     records_wall_s: float
+    stopped: str = ""  # why it ended before its time
 
     def to_dict(self, settings: RunSettings) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__ if name not in ("cell", "prefetch")}
@@ -107,7 +108,7 @@ def run_cell(
     driver = Driver(world.env, engine, table, settings.unknown_gap_s, client, end_call, recorder.end_workflow)
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
-    _play(driver, traces, settings, cell, policy)
+    stopped = _play(driver, traces, settings, cell, policy)
     if policy.is_plugged_in:
         manager.check_invariants()
     recorder.close()
@@ -127,17 +128,22 @@ def run_cell(
         overheads.to_dict() if overheads else {},
         perf_counter() - started_at_s - records_wall_s,
         records_wall_s,
+        stopped,
     )
 
 
 def _play(driver: Driver, traces: Sequence[Trace], settings: RunSettings, cell: Cell, policy: Policy) -> None:
     with_context = policy.predictor is not None and needs_context(policy.predictor)
     workflows = workflows_of(traces, settings, cell, with_context)
-    with collector_paused(), breaches_named(policy, cell.policy):
-        if cell.concurrency is None:
-            driver.open_loop(workflows)
-        else:
-            driver.closed_loop(workflows, cell.concurrency)
+    try:
+        with collector_paused(), breaches_named(policy, cell.policy):
+            if cell.concurrency is None:
+                driver.open_loop(workflows)
+            else:
+                driver.closed_loop(workflows, cell.concurrency)
+    except MemoryError as error:  # torch's OutOfMemoryError is turned into one by the replay
+        return str(error) or "out of memory"
+    return ""
 
 
 def _prefetch_use(engine: Engine) -> PrefetchUse:

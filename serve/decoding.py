@@ -34,6 +34,13 @@ class Decoding:
     def iterations_to_first_end(self) -> int:
         return self._ends[0][0] - self._num_done
 
+    def requests(self) -> list[tuple[Request, int]]:
+        """Those that decode, in no certain order, and how many tokens each has generated so far."""
+        return [
+            (request, request.call.num_output_tokens - (end - self._num_done))
+            for end, _, request in self._ends
+        ]
+
     def start(self, request: Request) -> None:
         """``request`` has its first token (or, preempted before, its next) and generates the rest."""
         held = request.num_held_tokens

@@ -4,7 +4,8 @@ PbkvError
 ├── InputError        the user's file, field or option is wrong; the CLI prints it and exits 2
 │   ├── TraceError    … in a trace: carries path, field, value and what was expected
 │   ├── ConfigError   … in an option, a profile or a policy's name
-│   └── PolicyError   … in the code of a plugged-in policy: carries where and what
+│   ├── PolicyError   … in the code of a plugged-in policy: carries where and what
+│   └── StoppedError  a run ended before its time, for want of memory or of its server
 └── InvariantError    our own bookkeeping is broken: a bug, never the user's fault
 """
 
@@ -44,6 +45,18 @@ class ConfigError(InputError):
 
     def __str__(self) -> str:
         return f"{self.field}: got {_short(self.value)}, expected {self.expected}"
+
+
+class StoppedError(InputError):
+    """A run ended before its time; what it had written is kept in ``path``, marked as not whole."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = str(path)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: stopped, what was written is kept: {_short(self.problem, 400)}"
 
 
 class PolicyError(InputError):
