@@ -158,10 +158,7 @@ def _write(pages: torch.Tensor, context: StepContext, key: torch.Tensor, value: 
 def _attend_span(pages: torch.Tensor, span: Span, query: torch.Tensor, scale: float) -> torch.Tensor:
     """[q, Hq, D] of query [Hq, q, D]; the heads of a group share keys by a stride of 0, not by a copy."""
     num_heads, num, width = query.shape
-    seen = pages.index_select(0, span.pages)  # [n, 2, page_size, Hkv, D]: gathered once a slice
-    key, value = (
-        seen[:, part].reshape(-1, *seen.shape[3:])[: span.kv_len].transpose(0, 1) for part in (0, 1)
-    )
+    key, value = (_gathered(pages[:, part], span) for part in (0, 1))
     num_kv = key.shape[0]
     group = num_heads // num_kv
     if num == 1:  # the group's heads are rows of one small matrix
@@ -178,3 +175,8 @@ def _attend_span(pages: torch.Tensor, span: Span, query: torch.Tensor, scale: fl
         scale=scale,
     )
     return out.reshape(num_heads, num, width).transpose(0, 1)
+
+
+def _gathered(pages: torch.Tensor, span: Span) -> torch.Tensor:
+    """[Hkv, kv_len, D] of a layer's keys or values [pages, page_size, Hkv, D]: copied once."""
+    return pages.index_select(0, span.pages).flatten(0, 1)[: span.kv_len].transpose(0, 1)

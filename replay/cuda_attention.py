@@ -184,7 +184,7 @@ def attend_tiles(
         context.q_starts, context.kv_lens, context.page_starts, context.pages, tiles.first_token, scale,
         query.stride(0), query.stride(1), page_stride, value_stride, token_stride, head_stride,
         GROUP=num_heads // num_kv, HEAD_DIM=head_dim, PAGE_SIZE=pages.shape[2], BLOCK_M=tiles.num_rows,
-        BLOCK_N=NUM_KEYS, NUM_SPLITS=tiles.num_splits, num_warps=4, num_stages=3,
+        BLOCK_N=NUM_KEYS, NUM_SPLITS=tiles.num_splits, enable_fp_fusion=True, num_warps=4, num_stages=3,
     )  # fmt: skip
     if is_split:
         kernels.merge_parts[(tiles.num_tokens, num_heads)](
@@ -205,10 +205,7 @@ def _attend_long(
     seen = pages.index_select(0, context.pages[first_page:end_page])
     key, value = (seen[:, part].reshape(-1, *seen.shape[3:])[:kv_len] for part in (0, 1))
     num = query.shape[1]
-    result = varlen(
-        query.transpose(0, 1).contiguous(), key, value, bounds[:2], bounds[2:], num, kv_len, scale
-    )
-    return result
+    return varlen(query.transpose(0, 1).contiguous(), key, value, bounds[:2], bounds[2:], num, kv_len, scale)
 
 
 def varlen(

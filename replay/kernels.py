@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
 """Triton kernels: keys and values into pages, and attention over pages, split along the keys.
 
 Run in Triton's interpreter and cross-compiled to sm_90 by the tests. Nothing here has run on a GPU yet:
@@ -127,9 +128,9 @@ def attend_pages(
 ):
     """One program a (tile of rows, key-value head, part of the keys).
 
-    A tile is BLOCK_M // GROUP tokens of one slice, from ``tile_firsts`` on; a row is one (token, head of the
-    group). ``query`` starts at the batch's ``first_token``; so do ``out`` [T, Hq, D] and, if there are several
-    parts, ``parts`` [T, Hq, splits, D] and ``parts_lse`` [T, Hq, splits], both fp32.
+    A tile is BLOCK_M // GROUP tokens of one slice, from ``tile_firsts`` on; a row is one (token, head of
+    the group). ``query`` starts at the batch's ``first_token``; so do ``out`` [T, Hq, D] and, if there are
+    several parts, ``parts`` [T, Hq, splits, D] and ``parts_lse`` [T, Hq, splits], both fp32.
     """
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)

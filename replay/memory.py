@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,12 +25,12 @@ class HostMemory:
         self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)
         self._is_pinned = is_pinned
         if is_pinned:
-            _check(torch.cuda.cudart().cudaHostRegister(self.bytes.data_ptr(), num_bytes, PORTABLE))
+            _check(_cudart().cudaHostRegister(self.bytes.data_ptr(), num_bytes, PORTABLE))
 
     def close(self) -> None:
         """Unpins. The memory itself goes with the last tensor that views it."""
         if self._is_pinned:
-            _check(torch.cuda.cudart().cudaHostUnregister(self.bytes.data_ptr()))
+            _check(_cudart().cudaHostUnregister(self.bytes.data_ptr()))
             self._is_pinned = False
 
 
@@ -55,6 +56,10 @@ def _free_in_container() -> int:
         return limit - int((CGROUP / "memory.current").read_text())
     except (OSError, ValueError):  # no such file, or the word "max"
         return 2**63 - 1
+
+
+def _cudart() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 def _check(status: object) -> None:

@@ -129,14 +129,15 @@ def _slides(config: Any) -> bool:
 
 
 def _random(name: str, device: torch.device, dtype: torch.dtype) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     if name not in RANDOM:
         raise ConfigError("model", name, f"one of {', '.join(RANDOM)}")
     family, values = RANDOM[name]
-    config = AutoConfig.for_model(family, **values)
+    config = transformers.AutoConfig.for_model(family, **values)
+    builder: Any = transformers.AutoModelForCausalLM
     with torch.device(device):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = builder.from_config(config, dtype=dtype)
     _fill(model, device)
     return model
 
