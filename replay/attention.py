@@ -40,6 +40,22 @@ class StepContext:
     launch: Launch | None = None  # on CUDA: tiles and splits
     spans: list[Span] = field(default_factory=list)  # on a CPU
 
+    @classmethod
+    def of(
+        cls, pool: Pool, groups: Groups, staged: dict[str, torch.Tensor], launch: Launch | None
+    ) -> StepContext:
+        """The context of a packed batch whose arrays are ``staged``."""
+        return cls(
+            pool=pool,
+            groups=groups,
+            slots=staged["slots"],
+            q_starts=staged["q_starts"],
+            kv_lens=staged["kv_lens"],
+            page_starts=staged["page_starts"],
+            pages=staged["pages"],
+            launch=launch,
+        )
+
 
 @dataclass(frozen=True)
 class Span:
