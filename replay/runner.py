@@ -107,10 +107,10 @@ class ModelRunner:
         """Everything the iteration needs, on the device."""
         if self.device.type == "cpu":
             staged = self._staging.send(packed.arrays())
-            return StepContext.of(self.pool, groups, staged, None), staged
+            return StepContext.of(self.pool, staged, None), staged
         from pbkv.replay import cuda_attention as cuda
 
         staged = self._staging.send(packed.arrays() | cuda.tile_arrays(packed, groups, self._group_size))
         num_kv_heads, processors = self.pool.shape.num_kv_heads, cuda.num_sms(self.device)
         launch = cuda.plan_launch(packed, groups, staged, num_kv_heads, processors)
-        return StepContext.of(self.pool, groups, staged, launch), staged
+        return StepContext.of(self.pool, staged, launch), staged

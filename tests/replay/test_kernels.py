@@ -87,7 +87,6 @@ def test_padding_gives_zeros_and_no_nan() -> None:
     ids = torch.tensor([0, 1], dtype=torch.int32)
     context = StepContext(
         pool=pool,
-        groups=Groups(2, 0),
         slots=torch.tensor([packed.slots[0], -1]),
         q_starts=torch.tensor([0, 1, 2], dtype=torch.int32),
         kv_lens=torch.tensor([601, 0], dtype=torch.int32),
@@ -131,7 +130,7 @@ def _context(pool: Pool, packed: Packed, groups: Groups, case: Case) -> StepCont
     arrays = packed.arrays() | cuda_attention.tile_arrays(packed, groups, case.num_heads // case.num_kv_heads)
     staged = {name: torch.from_numpy(array) for name, array in arrays.items()}
     launch = cuda_attention.plan_launch(packed, groups, staged, case.num_kv_heads, case.num_processors)
-    return StepContext.of(pool, groups, staged, launch)
+    return StepContext.of(pool, staged, launch)
 
 
 def _plain(pages: torch.Tensor, packed: Packed, query: torch.Tensor, scale: float) -> torch.Tensor:
