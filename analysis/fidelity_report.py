@@ -25,7 +25,7 @@ _NAMES = {
     "jct_s": "workflow latency",
     "makespan_s": "run length",
 }
-_MARKS = {"ttft_s": "o", "ttft_p99_s": "v", "tpot_s": "s", "jct_s": "D", "makespan_s": "|"}
+_MARKS = {"ttft_s": "o", "ttft_p99_s": "v", "tpot_s": "s", "jct_s": "D", "makespan_s": "P"}
 _COLORS = {
     "ttft_s": "#56B4E9",
     "ttft_p99_s": "#0072B2",
@@ -227,7 +227,7 @@ def _draw_latencies(axes: Axes, cells: Sequence[Compared]) -> None:
         if len(found.replayed) > 1:
             axes.plot([min(found.replayed), max(found.replayed)], [row, row], color=INK, lw=2)
         axes.plot([_mean(found.simulated)], [row], marker="D", color=INK, mec="white", ms=7)
-    axes.set(xlim=(0, None), xlabel="workflow latency (s): bar replayed, ◆ simulated")
+    axes.set(xlim=(0, None), xlabel="workflow latency (s)\nbar: replayed, ◆: simulated")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -23,7 +23,9 @@ import pbkv
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pbkv.serve.settings import Cell
+    from pbkv.replay.settings import ReplaySettings
+    from pbkv.serve.cell import CellResult
+    from pbkv.serve.settings import Cell, RunSettings
     from pbkv.sim.curve import Curve
     from pbkv.sim.settings import Settings
     from pbkv.traces.reader import Trace
@@ -36,21 +38,42 @@ def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force
     """Simulate with a progress bar and print the run's table."""
     from pbkv.sim.run import simulate
 
+    _run_to(simulate, "simulate", traces, settings, output, force)
+
+
+def replay_to(
+    traces: Sequence[Trace], settings: ReplaySettings, model: Any, output: Path, force: bool
+) -> None:
+    """Replay with a progress bar and print the run's table."""
+    from pbkv.replay.run import replay
+
+    def run(traces: Sequence[Trace], settings: Any, out: Path, **options: Any) -> list[CellResult]:
+        return replay(traces, settings, model, out, **options)
+
+    _run_to(run, "replay", traces, settings, output, force)
+
+
+def _run_to(
+    run: Callable[..., list[CellResult]],
+    title: str,
+    traces: Sequence[Trace],
+    settings: RunSettings,
+    output: Path,
+    force: bool,
+) -> None:
     num_calls, num_cells = sum(trace.num_calls for trace in traces), len(settings.cells())
-    with progress_of_calls("simulate", num_calls * num_cells) as advance:
+    with progress_of_calls(title, num_calls * num_cells) as advance:
 
         def report(cell: Cell, num_done: int) -> None:
             advance(cell.cell * num_calls + num_done)
 
-        results = simulate(traces, settings, output, force=force, command=command_line(), progress=report)
+        results = run(traces, settings, output, force=force, command=command_line(), progress=report)
     print_run(output)
     if settings.skip_too_long:
         fewest, most = (pick(result.num_workflows for result in results) for pick in (min, max))
-        simulated = (
-            f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (it depends on the GPU tier)"
-        )
+        played = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,} (it depends on the GPU tier)"
         num_workflows = sum(trace.metadata.num_workflows for trace in traces)
-        print(f"workflows that fit: {simulated} of {num_workflows:,}")
+        print(f"workflows that fit: {played} of {num_workflows:,}")
 
 
 @contextmanager

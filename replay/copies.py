@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pbkv.cache.tiers import Tiers
     from pbkv.replay.pace import Pace
-    from pbkv.replay.page_tables import PageTables
+    from pbkv.replay.page_tables import PageIds, PageTables
 
 _LONGEST_WAIT_S = 3600.0
 
@@ -166,21 +166,12 @@ class RealCopies:
 
     def _begin(self, flights: dict[Transfer, _InFlight], flight: _InFlight) -> None:
         flights[flight.transfer] = flight
-        gpu, host = self._sides(flights, flight.transfer)
-        self._tables.gpu.busy.update(gpu)
-        self._tables.host.busy.update(host)
+        self._tables.copy_begun(*_gpu_and_host(flight), is_up=flights is self._loads)
 
     def _end_flight(self, flights: dict[Transfer, _InFlight], transfer: Transfer) -> _InFlight:
-        gpu, host = self._sides(flights, transfer)
-        self._tables.gpu.busy.difference_update(gpu)
-        self._tables.host.busy.difference_update(host)
-        return flights.pop(transfer)
-
-    def _sides(
-        self, flights: dict[Transfer, _InFlight], transfer: Transfer
-    ) -> tuple[list[int], list[int]]:
-        pages = transfer.source.tolist(), transfer.target.tolist()
-        return pages if flights is self._offloads else (pages[1], pages[0])
+        flight = flights.pop(transfer)
+        self._tables.copy_ended(*_gpu_and_host(flight))
+        return flight
 
     def _log(self, flight: _InFlight) -> None:
         transfer, event = flight.transfer, flight.copy.event
@@ -204,3 +195,10 @@ class RealCopies:
         left_s = (len(transfer.source) - transfer.num_done) * self.block_bytes / self.h2d_bytes_per_s
         elapsed_s = perf_counter() - transfer.submitted_at_s if transfer.begun_at_s is None else 0.0
         return self._env.now + max(left_s - elapsed_s, 0.0)
+
+
+def _gpu_and_host(flight: _InFlight) -> tuple[PageIds, PageIds]:
+    transfer = flight.transfer
+    if isinstance(flight.copy, Load):
+        return transfer.target, transfer.source
+    return transfer.source, transfer.target

@@ -27,13 +27,13 @@ class FreePages:
         self.num_pages = num_pages
         self._stack = np.arange(num_pages - 1, -1, -1, dtype=np.int32)
         self._num_free = num_pages
-        self.busy: set[int] = set()  # a copy reads or writes them: nobody may give them back
+        self.is_copied = np.zeros(num_pages, bool)  # a copy reads or writes it: nobody may give it back
 
     def __len__(self) -> int:
         return self._num_free
 
     def take(self, num_pages: int) -> PageIds:
-        """So many pages, in rising order. Raises InvariantError if there are fewer: the cache has miscounted."""
+        """So many pages, in rising order. InvariantError if there are fewer: the cache has miscounted."""
         if num_pages > self._num_free:
             raise InvariantError(f"{num_pages} pages wanted, {self._num_free} of {self.num_pages} are free")
         taken = np.sort(self._stack[self._num_free - num_pages : self._num_free])
@@ -42,7 +42,7 @@ class FreePages:
 
     def give(self, pages: PageIds) -> None:
         """Raises InvariantError if one of them is being copied."""
-        if self.busy and not self.busy.isdisjoint(pages.tolist()):
+        if self.is_copied[pages].any():
             raise InvariantError("a page is given back while a copy uses it")
         self._stack[self._num_free : self._num_free + len(pages)] = pages[::-1]
         self._num_free += len(pages)
@@ -101,15 +101,22 @@ class PageTables(Pages):
         self._on_gpu: dict[Node, PageIds] = {}
         self._on_host: dict[Node, PageIds] = {}
         self._leases: dict[Lease, LeasePages] = {}
+        self._is_arriving = np.zeros(gpu_pages, bool)  # a copy up writes it: nobody may read it
 
     # ------------------------------------------------------------------ what is asked
 
     def of(self, lease: Lease, num_blocks: int) -> PageIds:
-        """The request's first ``num_blocks`` pages; those that it lacks are taken now."""
+        """The request's first ``num_blocks`` pages; those that it lacks are taken now.
+
+        Raises InvariantError if a copy up has not ended that writes one of them.
+        """
         pages = self._leases[lease]
         if num_blocks > len(pages):
             pages.extend(self.gpu.take(num_blocks - len(pages)))
-        return pages.first(num_blocks)
+        found = pages.first(num_blocks)
+        if self._is_arriving[found].any():
+            raise InvariantError(f"a page of {lease.owner} is used before its copy has ended")
+        return found
 
     def lease(self, lease: Lease) -> LeasePages:
         return self._leases[lease]
@@ -121,6 +128,15 @@ class PageTables(Pages):
         return _together([self._on_host[node] for node in nodes])
 
     # ------------------------------------------------------------------ what happens
+
+    def copy_begun(self, gpu: PageIds, host: PageIds, *, is_up: bool) -> None:
+        """Pages of both tiers that a copy uses from now on."""
+        self.gpu.is_copied[gpu] = self.host.is_copied[host] = True
+        self._is_arriving[gpu] |= is_up
+
+    def copy_ended(self, gpu: PageIds, host: PageIds) -> None:
+        self.gpu.is_copied[gpu] = self.host.is_copied[host] = False
+        self._is_arriving[gpu] = False
 
     def begun(self, lease: Lease) -> None:
         path = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_NUM_SPECIAL = 16  # ids below this are left out: vocabularies keep their special tokens there, or at their end
+_NUM_SPECIAL = 16  # ids below are left out: special tokens lie there in many vocabularies
 _TOKEN_STEP, _SEGMENT_STEP = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd: every id and place counts
 
 

@@ -65,7 +65,7 @@ class Lane:
         self.busy_s = 0.0
         self.num_bytes = 0
         device = next((p.device for p in (source, target) if p.device.type == "cuda"), None)
-        self._stream = None if device is None else torch.cuda.Stream(device)
+        self._stream = None if device is None else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._thread = Thread(target=self._serve, daemon=True, name="pbkv-copies")
         self._thread.start()
 

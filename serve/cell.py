@@ -99,6 +99,8 @@ def run_cell(
 
     def end_call(request: Request) -> None:
         recorder.end_call(request)
+        if world.check is not None:
+            world.check(manager)
         if policy.is_plugged_in and recorder.num_calls % _CALLS_PER_CHECK == 0:
             manager.check_invariants()
         if progress is not None and recorder.num_calls % _CALLS_PER_PROGRESS == 0:
@@ -132,7 +134,8 @@ def run_cell(
     )
 
 
-def _play(driver: Driver, traces: Sequence[Trace], settings: RunSettings, cell: Cell, policy: Policy) -> None:
+def _play(driver: Driver, traces: Sequence[Trace], settings: RunSettings, cell: Cell, policy: Policy) -> str:
+    """Play the workload; why it stopped before its end, if it did."""
     with_context = policy.predictor is not None and needs_context(policy.predictor)
     workflows = workflows_of(traces, settings, cell, with_context)
     try:

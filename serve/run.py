@@ -39,7 +39,7 @@ def run_cells(
     """
     check_fit(traces, settings)
     check_predictors(traces, settings)
-    results = list[CellResult]()
+    results: list[CellResult] = []
     with RunFolder(out, tables=settings.tables(), force=force) as folder:
 
         def publish() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pbkv.cache.decisions import Load
     from pbkv.cache.known import MissCosts
+    from pbkv.cache.manager import CacheManager
     from pbkv.cache.pages import Pages
     from pbkv.cache.tiers import Tiers
     from pbkv.serve.decoding import Decoding
@@ -147,3 +148,4 @@ class World:
     worker: Worker
     copies: Callable[[Tiers, Callable[[Load], None]], Copies]
     pages: Pages
+    check: Callable[[CacheManager], None] | None = None  # after each call, in debug mode

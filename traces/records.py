@@ -100,4 +100,23 @@ OCCUPANCY = pa.schema(
     ]
 )
 
+# One row an iteration of a real engine, or a run of pure decodes in which nothing else changes. The sums
+# are those of the cost model (`pbkv.sim.cost_model`), at the run's first iteration.
+ITERATIONS = pa.schema(
+    [
+        *CELL_FIELDS,
+        pa.field("ended_at_s", pa.float64()),
+        pa.field("num_iterations", pa.int32()),
+        pa.field("num_tokens", pa.int32()),  # of each
+        pa.field("num_sequences", pa.int32()),
+        pa.field("num_prefill_tokens", pa.int32()),
+        pa.field("prefill_work", pa.float64()),
+        pa.field("gathered_tokens", pa.int64()),
+        pa.field("decode_context", pa.int64()),
+        pa.field("seconds", pa.float64()),  # all together, from one boundary to the next
+        pa.field("cpu_s", pa.float64()),  # of them, before the forward pass was enqueued
+    ]
+)
+
 TABLES = {"calls": CALLS, "workflows": WORKFLOWS, "cache_events": EVENTS, "occupancy": OCCUPANCY}
+REPLAY_TABLES = {"iterations": ITERATIONS}

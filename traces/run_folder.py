@@ -1,4 +1,4 @@
-"""Writes the folder of a run: four streamed Parquet tables and run.json, under a temporary name.
+"""Writes the folder of a run: streamed Parquet tables and run.json, under a temporary name.
 
 The folder appears under its own name when all of it is there. What an interrupted run has finished is
 kept: whole cells, and nothing of the one in progress.
@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from pbkv.traces.columns import column, repeated
 from pbkv.traces.errors import ConfigError
-from pbkv.traces.records import CELL_FIELDS, TABLES
+from pbkv.traces.records import CELL_FIELDS, REPLAY_TABLES, TABLES
 from pbkv.traces.temporary import temporary_beside
 
 _ROWS_PER_GROUP = 8192
+_SCHEMAS = TABLES | REPLAY_TABLES
 
 
 class RunFolder:
@@ -46,7 +47,7 @@ class RunFolder:
         try:
             self._temporary.mkdir()
             for table in self.tables:
-                self._writers[table] = _new_writer(self._file(table), TABLES[table])
+                self._writers[table] = _new_writer(self._file(table), _SCHEMAS[table])
         except BaseException:  # an interrupt too
             self.__exit__(None, None, None)
             raise
@@ -124,7 +125,7 @@ def _new_writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _batch(table: str, cell: Sequence[str | int], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    schema = TABLES[table]
+    schema = _SCHEMAS[table]
     constant = [
         repeated(value, len(rows), field.type) for value, field in zip(cell, CELL_FIELDS, strict=True)
     ]

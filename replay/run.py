@@ -1,0 +1,59 @@
+"""Replays cells on a real engine: each policy, capacity, load and seed, into one run folder.
+
+The same tables as a simulation's, and ``iterations``. Seconds are the machine's: two replays differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pbkv.replay.machine import versions
+from pbkv.replay.world import real_world
+from pbkv.serve.cell import CellResult, Progress, run_cell
+from pbkv.serve.run import run_cells
+from pbkv.traces.errors import TraceError
+
+if TYPE_CHECKING:
+    from pbkv.replay.settings import ReplaySettings
+    from pbkv.serve.settings import Cell
+    from pbkv.traces.reader import Trace
+    from pbkv.traces.run_folder import RunFolder
+
+
+def replay(
+    traces: Sequence[Trace],
+    settings: ReplaySettings,
+    model: Any,
+    out: Path,
+    *,
+    force: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> list[CellResult]:
+    """Replay every cell of ``settings`` with ``model`` (`load_model`) and write the run folder ``out``.
+
+    An interrupt keeps the cells that have ended and goes on up. Out of memory: StoppedError, and what was
+    written is kept. Raises ConfigError or TraceError for bad input; ``out`` is then not made.
+    """
+    check_context(traces, model)
+
+    def run(cell: Cell, folder: RunFolder) -> CellResult:
+        with real_world(settings, settings.cache_config(cell), model, folder) as world:
+            return run_cell(traces, settings, cell, folder, world, progress)
+
+    about = {"engine": "replay", "versions": versions(), "device": dict(settings.profile.device)}
+    return run_cells(traces, settings, out, run, about, force=force, command=command)
+
+
+def check_context(traces: Sequence[Trace], model: Any) -> None:
+    """Raise TraceError for a call that is longer than the model's context."""
+    most = model.config.max_position_embeddings
+    for trace in traces:
+        workflow_id, call_index, num_tokens = trace.longest_call()
+        if num_tokens > most:
+            where = f"workflow {workflow_id!r}, call {call_index}"
+            raise TraceError(
+                trace.path, where, f"{num_tokens} tokens", f"at most {most}: the model's context"
+            )

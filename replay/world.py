@@ -1,0 +1,75 @@
+"""The real world of a cell: a model on pools of pages, copies between them, and the machine's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+import simpy
+import torch
+
+from pbkv.replay.copies import RealCopies
+from pbkv.replay.model import page_shape
+from pbkv.replay.pace import Pace
+from pbkv.replay.page_tables import PageTables
+from pbkv.replay.pool import Pool
+from pbkv.replay.runner import ModelRunner, RunnerConfig
+from pbkv.replay.transfers import Transfers
+from pbkv.replay.worker import Iteration, ModelWorker
+from pbkv.serve.world import World
+
+if TYPE_CHECKING:
+    from pbkv.cache.config import CacheConfig
+    from pbkv.cache.decisions import Load
+    from pbkv.cache.tiers import Tiers
+    from pbkv.replay.settings import ReplaySettings
+    from pbkv.traces.run_folder import RunFolder
+
+
+@contextmanager
+def real_world(
+    settings: ReplaySettings, cache: CacheConfig, model: Any, folder: RunFolder
+) -> Iterator[World]:
+    """Pools of the sizes of ``cache`` for ``model``, as long as the context lasts.
+
+    Raises ConfigError if they do not fit into the memory that is free.
+    """
+    env, pace, device = simpy.Environment(), Pace(), next(model.parameters()).device
+    tables = PageTables(cache.gpu_blocks, cache.host_blocks)
+    shape = page_shape(model, cache.block_size)
+    gpu = Pool(shape, cache.gpu_blocks, device, layout=settings.layout)
+    host = _host_pool(gpu, cache.host_blocks)
+    transfers = None if host is None else Transfers(gpu, host)
+    runner = ModelRunner(model, gpu, RunnerConfig(compile_backend=settings.compile_backend))
+
+    def note(iteration: Iteration) -> None:
+        folder.add("iterations", (env.now + iteration.seconds, *astuple(iteration)))
+
+    def copies(tiers: Tiers, on_load_end: Callable[[Load], None]) -> RealCopies:
+        return RealCopies(
+            env,
+            tiers,
+            on_load_end,
+            tables,
+            transfers,
+            pace,
+            shape.num_bytes,
+            is_real_time=settings.real_time,
+        )
+
+    worker = ModelWorker(runner, tables, pace, cache.block_size, model.config.vocab_size, note)
+    try:
+        yield World(env, worker, copies, tables, tables.check if settings.check else None)
+    finally:
+        if transfers is not None and host is not None:
+            transfers.close()
+            host.close()
+
+
+def _host_pool(gpu: Pool, num_pages: int) -> Pool | None:
+    if not num_pages:
+        return None
+    is_pinned = gpu.device.type == "cuda"
+    return Pool(gpu.shape, num_pages, torch.device("cpu"), layout=gpu.layout, is_pinned=is_pinned)
