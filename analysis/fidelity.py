@@ -198,7 +198,9 @@ class _Pair:
     """One cell, simulated and in one repeat; columns end in _one and _other."""
 
     def __init__(self, one: _CellFrames, other: _CellFrames) -> None:
-        self.calls = one.calls.join(other.calls, how="inner", lsuffix="_one", rsuffix="_other")
+        self.calls = one.calls.merge(
+            other.calls, left_index=True, right_index=True, suffixes=("_one", "_other")
+        )
         self.jct_s = one.jct_s.to_frame("jct_s_one").join(other.jct_s.to_frame("jct_s_other"), how="inner")
         self.num_unmatched = len(one.calls) + len(other.calls) - 2 * len(self.calls)
         self._makespans_s = (one.makespan_s, other.makespan_s)

@@ -10,13 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-<<<<<<< HEAD
-from pbkv import cli_fidelity, cli_traces, cli_train
-from pbkv.traces.errors import ConfigError, InputError
-=======
-from pbkv import cli_replay, cli_simulate, cli_traces, cli_train
+from pbkv import cli_fidelity, cli_replay, cli_simulate, cli_traces, cli_train
 from pbkv.traces.errors import InputError
->>>>>>> main
 
 _INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, which newer releases of typer bring themselves

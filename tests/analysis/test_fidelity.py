@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +114,7 @@ def test_errors_of_calls_do_not_cancel_as_those_of_means_do(simulated: Path, tmp
 
 def test_one_call_with_other_hits_is_one_call(simulated: Path, tmp_path: Path) -> None:
     def other_hits(calls: pd.DataFrame) -> None:
-        calls.loc[calls.cell == 0, "num_gpu_hit_tokens"] += [16] + [0] * (sum(calls.cell == 0) - 1)
+        calls.loc[calls.index[calls.cell == 0][0], "num_gpu_hit_tokens"] += 16
 
     first, second, _ = compared(simulated, replay_of(simulated, tmp_path / "r", {"calls": other_hits})).cells
     assert first.equal_hits_share == pytest.approx(1 - 1 / first.num_calls)
@@ -154,13 +156,18 @@ def test_repeats_have_a_mean_and_a_spread(simulated: Path, tmp_path: Path) -> No
 
 
 def test_another_ranking_is_seen(simulated: Path, tmp_path: Path) -> None:
-    means = {cell.setting.policy: cell.measures["jct_s"].simulated[0] for cell in compared(simulated, simulated).cells}
+    means = {
+        cell.setting.policy: cell.measures["jct_s"].simulated[0]
+        for cell in compared(simulated, simulated).cells
+    }
     best = min(means, key=lambda policy: means[policy])
 
     def best_is_worst(workflows: pd.DataFrame) -> None:
         workflows.loc[workflows.policy == best, "ended_at_s"] *= 2
 
-    (ranking,) = compared(simulated, replay_of(simulated, tmp_path / "r", {"workflows": best_is_worst})).rankings
+    (ranking,) = compared(
+        simulated, replay_of(simulated, tmp_path / "r", {"workflows": best_is_worst})
+    ).rankings
     assert ranking.simulated[0] == ranking.replayed[-1] == best
     assert ranking.kendall_tau == pytest.approx(-1 / 3)  # two of three pairs the other way round
     assert not ranking.is_identical
@@ -208,7 +215,7 @@ def test_cells_in_one_run_only_are_named(simulated: Path, tmp_path: Path) -> Non
 
 def test_runs_that_cannot_be_compared_are_refused(simulated: Path, tmp_path: Path) -> None:
     other = replay_of(simulated, tmp_path / "trace", {}, trace=[{"digest": "another"}])
-    with pytest.raises(TraceError, match="trace: got .*another.*, expected the trace of"):
+    with pytest.raises(TraceError, match=r"another.*, expected the trace of"):
         compared(simulated, other)
     cells = json.loads((simulated / "run.json").read_text())["cells"]
     bigger = replay_of(simulated, tmp_path / "big", {}, cells=[cell | {"gpu_blocks": 7} for cell in cells])
@@ -221,3 +228,18 @@ def test_figure_and_json_are_written(simulated: Path) -> None:
     draw(found, target)
     assert target.getvalue()[:8] == b"\x89PNG\r\n\x1a\n"
     assert json.loads(json.dumps(to_dict(found), allow_nan=False))["num_repeats"] == 2
+
+
+def test_the_command_prints_and_refuses(simulated: Path, tmp_path: Path) -> None:
+    def pbkv(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pbkv", "fidelity", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    figure = tmp_path / "fidelity.png"
+    done = pbkv(simulated, simulated, "--json", "--figure", figure)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["rankings"][0]["is_identical"]
+    assert figure.is_file()
+    refused = pbkv(simulated, tmp_path / "none")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "none: run: got nothing" in refused.stderr
