@@ -77,11 +77,11 @@ def test_errors_put_in_come_out(simulated: Path, tmp_path: Path) -> None:
     def slower(calls: pd.DataFrame) -> None:  # first token 10 % later, then 4 % slower tokens
         waited = 1.1 * (calls.first_token_at_s - calls.submitted_at_s)
         decoded = 1.04 * (calls.ended_at_s - calls.first_token_at_s)
-        calls.first_token_at_s = calls.submitted_at_s + waited
-        calls.ended_at_s = calls.first_token_at_s + decoded
+        calls["first_token_at_s"] = calls.submitted_at_s + waited
+        calls["ended_at_s"] = calls.first_token_at_s + decoded
 
     def longer(workflows: pd.DataFrame) -> None:
-        workflows.ended_at_s = workflows.released_at_s + 1.25 * (
+        workflows["ended_at_s"] = workflows.released_at_s + 1.25 * (
             workflows.ended_at_s - workflows.released_at_s
         )
 
