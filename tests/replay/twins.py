@@ -1,4 +1,4 @@
-"""A model's twin that remembers tokens, and a link's twin in virtual time: what the replay engine is held to."""
+"""A model's twin that remembers tokens, and a link's in virtual time: what the replay is held to."""
 
 from __future__ import annotations
 
@@ -237,9 +237,7 @@ class CostedWorker(ModelWorker):
         gathered = sum(request.num_computed + n for request, n in chunks)
         num_tokens = decoding.num_sequences + sum(n for _, n in chunks)
         size = decoding.num_sequences + len(chunks)
-        self._virtual_pace.pass_by(
-            self._cost.iteration_s(num_tokens, size, work, gathered, decoding.context)
-        )
+        self._virtual_pace.pass_by(self._cost.iteration_s(num_tokens, size, work, gathered, decoding.context))
         return super().iteration_s(chunks, decoding)
 
     def decodes_s(self, decoding: Decoding, num_iterations: int) -> float:
