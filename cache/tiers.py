@@ -90,10 +90,10 @@ class Tiers:
         """Cut ``node`` at ``at_block``; the new upper half."""
         upper = self.tree.split(node, at_block)
         self.pages.cut(upper, node)
-        if self.ahead is not None and not upper.gpu:
-            self.ahead.add(upper)
         for cut in self._cut:
             self.rescored(cut(upper, node))
+        if self.ahead is not None and not upper.gpu:
+            self.ahead.add(upper)
         return upper
 
     def hold_gpu(self, node: Node) -> None:

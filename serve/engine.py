@@ -141,7 +141,7 @@ class Engine:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
         if self._blocked and not self.num_loading:
             return self._next_copy()
-        wait_s = self.copies.idle_s()
+        wait_s = self.copies.idle_s(self._blocked or self.manager.tiers.copies_early)
         if wait_s is not None:
             return self._boundary(wait_s)
         self._wake = Event(self.env)
