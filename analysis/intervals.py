@@ -20,7 +20,7 @@ _LARGE = 100  # degrees of freedom from which the normal expansion is better tha
 
 
 class Interval(NamedTuple):
-    """An estimate ± half its interval (95 % where nothing else is said), over ``num_values`` independent values.
+    """An estimate ± half its interval, 95 % if nothing else is said, over ``num_values`` independent values.
 
     ``half`` is None where the data tell nothing of the spread (one value, or a single makespan).
     """

@@ -141,7 +141,7 @@ def test_points_of_a_run_over_capacity_keep_the_host_ratio_apart(write_run: Writ
         "host 1× GPU, write-through",
         "host 2× GPU, write-through",
     ]
-    assert [point.hit_ratio for point in points] == [cell.gpu_hit_ratio for cell in cells]
+    assert [point.value for point in points] == [cell.gpu_hit_ratio for cell in cells]
 
 
 def test_points_of_a_run_over_capacity_may_have_one_host_size(write_run: WriteRun) -> None:
@@ -168,7 +168,7 @@ def test_points_over_concurrency_leave_the_open_loop_out(write_run: WriteRun, dr
 
 
 def test_nothing_to_draw_is_said() -> None:
-    with pytest.raises(ConfigError, match="expected at least one hit ratio"):
+    with pytest.raises(ConfigError, match="expected at least one value"):
         hit_ratio_by_capacity([], io.BytesIO())
 
 
