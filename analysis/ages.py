@@ -58,4 +58,5 @@ def quantiles(values: FloatArray, weights: FloatArray | None = None) -> FloatArr
     order = np.argsort(values, kind="stable")
     mass = np.cumsum(np.ones(len(values)) if weights is None else weights[order])
     at = np.searchsorted(mass, SHARES * mass[-1] * (1 - 1e-12), side="left")
-    return values[order][np.minimum(at, len(values) - 1)]
+    chosen: FloatArray = values[order][np.minimum(at, len(values) - 1)]
+    return chosen

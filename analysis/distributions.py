@@ -85,7 +85,7 @@ def _quantile_lines(axes: Axes, found: Sequence[Distribution], logarithmic: bool
     for line in found:
         color = look_of(line.policy).color
         axes.plot(line.quantiles, 100 * SHARES, color=color, lw=1.8, label=line.name, drawstyle="steps-pre")
-        marked = [int(round(100 * share)) for share in _MARKED]
+        marked = [round(100 * share) for share in _MARKED]
         axes.plot(
             line.quantiles[marked], 100 * SHARES[marked], look_of(line.policy).marker, color=color, ms=6
         )
