@@ -9,7 +9,8 @@ CSS = Html("""
 * { box-sizing: border-box; }
 html { background: var(--wash); }
 body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 2.5rem 4rem; background: var(--ground);
-  color: var(--ink); font: 16px/1.55 "Segoe UI", "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif;
+  color: var(--ink);
+  font: 16px/1.55 "Segoe UI", "Helvetica Neue", Helvetica, Arial, "DejaVu Sans", sans-serif;
   min-height: 100vh; }
 .kicker { color: var(--faint); font-size: .85rem; letter-spacing: .04em; margin: 0; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: .2rem 0 1.4rem; font-weight: 650; overflow-wrap: anywhere; }
@@ -18,8 +19,10 @@ h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; }
 p { margin: .35rem 0 .9rem; max-width: 46rem; }
 .note { color: var(--faint); font-size: .87rem; }
 section.world + section.world { border-top: 3px solid var(--ink); margin-top: 4rem; padding-top: 2rem; }
-.verdict { border-left: 7px solid var(--mark); background: var(--wash); padding: 1.1rem 1.5rem; border-radius: 3px; }
-.verdict strong { display: block; font-size: 1.45rem; font-weight: 650; color: var(--mark); margin-bottom: .25rem; }
+.verdict { border-left: 7px solid var(--mark); background: var(--wash);
+  padding: 1.1rem 1.5rem; border-radius: 3px; }
+.verdict strong { display: block; font-size: 1.45rem; font-weight: 650; color: var(--mark);
+  margin-bottom: .25rem; }
 .verdict p { margin: .2rem 0 0; font-size: 1.05rem; }
 .policy-bound { --mark: #00609f; }
 .capacity-bound { --mark: #a83c28; }
@@ -51,7 +54,8 @@ summary { cursor: pointer; padding: .75rem 0; font-weight: 600; }
 details.inline > summary { padding: .2rem 0; font-weight: 400; color: var(--faint); font-size: .9rem; }
 summary small { color: var(--faint); font-weight: 400; font-size: .87rem; margin-left: .7rem; }
 .folded { margin-top: 2.6rem; }
-pre { background: var(--wash); padding: .8rem 1rem; font-size: .82rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { background: var(--wash); padding: .8rem 1rem; font-size: .82rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 nav ul { padding-left: 1.2rem; }
 @media (max-width: 48rem) { body { padding: 1.2rem; } h1 { font-size: 1.5rem; } }
 @media print { html, body { background: #fff; } details > * { display: block; } }
