@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pbkv.analysis.intervals import Interval
+from pbkv.analysis.intervals import FloatArray, Interval
 from pbkv.analysis.style import CLASS_COLORS, FAINT, INK, Target, look_of, new_figure, save
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PAIRED = "paired by workflow · mean and 95 % interval · left of 0 is faster"
 _INCHES_PER_ROW = 0.44
 _INCHES_AROUND = 1.75
 
@@ -50,9 +51,7 @@ def differences(rows: Sequence[tuple[str, str, Interval]], target: Target, *, ba
     if not rows:
         raise ConfigError("differences", "none", "at least one policy besides the baseline")
     title = f"Workflow latency against {baseline}"
-    with new_figure(
-        _height(len(rows)), title, "paired by workflow · mean and 95 % interval · left of 0 is faster"
-    ) as figure:
+    with new_figure(_height(len(rows)), title, _PAIRED) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=INK, lw=1)
         for at, (_, policy, ratio) in enumerate(rows):
@@ -76,23 +75,16 @@ def differences(rows: Sequence[tuple[str, str, Interval]], target: Target, *, ba
         save(figure, target)
 
 
-def misses(rows: Sequence[Row], target: Target) -> None:
+def misses(rows: Sequence[Row], target: Target, *, subtitle: str = "") -> None:
     """Shares of the prompt tokens (0 to 1) that were missed, by reason."""
-    _stacked(
-        rows,
-        target,
-        MISS_NAMES,
-        CLASS_COLORS,
-        100,
-        "Why prompt tokens were missed",
-        "share of prompt tokens (%)",
-    )
+    titles = ("Why prompt tokens were missed", subtitle, "share of prompt tokens (%)")
+    _stacked(rows, target, MISS_NAMES, CLASS_COLORS, 100, titles)
 
 
-def prefetches(rows: Sequence[Row], target: Target) -> None:
+def prefetches(rows: Sequence[Row], target: Target, *, subtitle: str = "") -> None:
     """Bytes copied ahead of need, by what became of them."""
-    title, unit = "What became of prefetches", "copied, or meant to be copied, from host to GPU (GB)"
-    _stacked(rows, target, _PREFETCH_NAMES, PREFETCH_COLORS, 1e-9, title, unit)
+    titles = ("What became of prefetches", subtitle, "copied, or meant to be copied, from host to GPU (GB)")
+    _stacked(rows, target, _PREFETCH_NAMES, PREFETCH_COLORS, 1e-9, titles)
 
 
 def _stacked(
@@ -101,14 +93,15 @@ def _stacked(
     names: Mapping[str, str],
     colors: Mapping[str, str],
     scale: float,
-    title: str,
-    unit: str,
+    titles: tuple[str, str, str],
 ) -> None:
+    """``titles``: of the figure, below it, and of the axis."""
+    title, subtitle, unit = titles
     if not rows:
         raise ConfigError("bars", "none", "at least one policy")
-    with new_figure(_height(len(rows)), title, "") as figure:
+    with new_figure(_height(len(rows)), title, subtitle) as figure:
         axes = figure.subplots()
-        left = np.zeros(len(rows))
+        left: FloatArray = np.zeros(len(rows))
         for part, label in names.items():
             widths = scale * np.array([row.values.get(part, 0.0) for row in rows])
             axes.barh(range(len(rows)), widths, 0.7, left=left, color=colors[part], label=label)
@@ -124,10 +117,10 @@ def _stacked(
         save(figure, target)
 
 
-def _write_sums(axes: Axes, sums: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _write_sums(axes: Axes, sums: FloatArray) -> None:
     for at, total in enumerate(sums):
         axes.annotate(
-            f"{total:.1f}",
+            f"{total:.3g}",
             (total, at),
             xytext=(5, 0),
             textcoords="offset points",

@@ -11,7 +11,9 @@ from pbkv.analysis.style import GRID, Target, look_of, new_figure, save
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 HEIGHT_INCHES = 4.6
 _MARKED = (0.5, 0.95)
@@ -31,7 +33,7 @@ def distribution(found: Sequence[Distribution], target: Target, *, title: str, u
     if not found:
         raise ConfigError("distributions", "none", "at least one to draw")
     with new_figure(
-        HEIGHT_INCHES, title, "to the left is better · dots: median and 95th percentile"
+        HEIGHT_INCHES, title, "to the left is better · marks: median and 95th percentile"
     ) as figure:
         axes = figure.subplots()
         _quantile_lines(axes, found)
@@ -41,70 +43,81 @@ def distribution(found: Sequence[Distribution], target: Target, *, title: str, u
 
 
 _PANELS = {
-    "evicted": "evicted, idle for …",
-    "found": "found again, idle for …",
-    "missed": "missed, evicted … before",
+    "evicted": "evicted, unused for …",
+    "found": "found again, unused for …",
+    "missed": "missed, evicted … ago",
 }
 
 
-def age_panels(ages: Mapping[str, Mapping[str, FloatArray]], target: Target) -> None:
+def age_panels(ages: Mapping[str, Mapping[str, FloatArray]], target: Target, *, subtitle: str = "") -> None:
     """The three ages of `pbkv.analysis.ages` side by side, by policy. ConfigError if there is none."""
     present = [name for name in _PANELS if any(name in measures for measures in ages.values())]
     if not present:
         raise ConfigError("ages", "none", "at least one to draw")
-    title, subtitle = (
-        "Age of cached prefixes",
-        "time since the last use; evicted early and missed soon after is thrash",
-    )
-    with new_figure(HEIGHT_INCHES, title, subtitle) as figure:
+    with new_figure(HEIGHT_INCHES, "Age of cached prefixes", subtitle) as figure:
         panels = figure.subplots(1, len(present), sharex=True, sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, present, strict=True):
-            lines = [
-                Distribution(policy, policy, measures[name])
-                for policy, measures in ages.items()
-                if name in measures
-            ]
-            _quantile_lines(axes, lines, logarithmic=True)
+            lines = [(policy, found[name]) for policy, found in ages.items() if name in found]
+            _draw(axes, [Distribution(policy, policy, values) for policy, values in lines])
             axes.set_title(_PANELS[name])
             axes.set(xlabel="seconds", ylim=(0, 101))
-        panels[0].set_ylabel("share of what was evicted,\nfound or missed (%)")
-        handles = {
-            line.get_label(): line
-            for axes in panels
-            for line in axes.get_lines()
-            if str(line.get_label())[0] != "_"
-        }
-        figure.legend(handles.values(), [str(name) for name in handles], loc="outside lower left", ncols=8)
+        panels[0].set_ylabel("share (%)")
+        every = [values for measures in ages.values() for values in measures.values()]
+        _logarithmic(panels[0], every)
+        _legend_below(figure, panels, list(ages))
         save(figure, target)
 
 
-def _quantile_lines(axes: Axes, found: Sequence[Distribution], logarithmic: bool | None = None) -> None:
+def _legend_below(figure: Figure, panels: Sequence[Axes], policies: Sequence[str]) -> None:
+    found: dict[str, Artist] = {}
+    for axes in panels:
+        found |= {str(line.get_label()): line for line in axes.get_lines()}
+    names = [policy for policy in policies if policy in found]
+    figure.legend([found[name] for name in names], names, loc="outside lower left", ncols=len(names))
+
+
+def _quantile_lines(axes: Axes, found: Sequence[Distribution]) -> None:
+    """On a logarithmic axis where most values are far apart."""
+    _draw(axes, found)
     low = min(float(line.quantiles[5]) for line in found)
     high = max(float(line.quantiles[99]) for line in found)
-    is_wide = low > 0 and high > _TIGHT * low
-    for line in found:
-        color = look_of(line.policy).color
-        axes.plot(line.quantiles, 100 * SHARES, color=color, lw=1.8, label=line.name, drawstyle="steps-pre")
-        marked = [round(100 * share) for share in _MARKED]
-        axes.plot(
-            line.quantiles[marked], 100 * SHARES[marked], look_of(line.policy).marker, color=color, ms=6
-        )
-    if logarithmic or is_wide:
-        _logarithmic(axes, low, high)
+    if low > 0 and high > _TIGHT * low:
+        _logarithmic(axes, [line.quantiles for line in found])
     else:
         axes.set_xlim(left=0)
+
+
+def _draw(axes: Axes, found: Sequence[Distribution]) -> None:
+    marked = [round(100 * share) for share in _MARKED]
+    for line in found:
+        look = look_of(line.policy)
+        axes.plot(
+            line.quantiles,
+            100 * SHARES,
+            color=look.color,
+            lw=1.8,
+            drawstyle="steps-pre",
+            marker=look.marker,
+            ms=6,
+            markevery=marked,
+            label=line.name,
+        )
     for share in _MARKED:
-        axes.axhline(100 * share, color=GRID, lw=1, zorder=0)
+        axes.axhline(100 * share, color=GRID, lw=1, zorder=0, label="_share")
     axes.set_yticks([0, 25, 50, 75, 95])
     axes.grid(axis="x")
 
 
-def _logarithmic(axes: Axes, low: float, high: float) -> None:
+def _logarithmic(axes: Axes, found: Sequence[FloatArray]) -> None:
+    """From what 5 % of the values are below (a hundredth of the largest, if that is 0) to the largest."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    high = max(float(values[-1]) for values in found)
+    lows = [float(values[5]) for values in found if values[5] > 0]
+    low = max(min(lows, default=high / 100), high / 1e4)
     axes.set_xscale("log")
-    left, right = axes.get_xlim()
-    axes.set_xlim(max(left, low / 10, 1e-4) if low > 0 else 1e-2, min(right, 3 * high) if high > 0 else right)
+    if high > 0:
+        axes.set_xlim(0.7 * low, 1.2 * high)
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

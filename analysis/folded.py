@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from pbkv.analysis.call_graph import call_graph
 from pbkv.analysis.distributions import age_panels
 from pbkv.analysis.figures import course_of_run
 from pbkv.analysis.html import Child, Html, element
+from pbkv.analysis.labels import shared
 from pbkv.analysis.metrics import MISS_REASONS
 from pbkv.analysis.numbers import next_agent, own_evictions, prefetch_of
 from pbkv.analysis.parts import folded, note, picture, table
@@ -74,18 +74,18 @@ def _misses(view: View) -> Html:
         Row(cell.setting.label, cell.setting.policy, {name: _mean(cell, name) for name in MISS_REASONS})
         for cell in view.at(view.focus)
     ]
-    drawn: list[Child] = [
-        picture(partial(misses, rows), "Shares of prompt tokens missed, by reason and policy")
-    ]
+    where = shared([view.focus.load])
+    alt = "Shares of prompt tokens missed, by reason and policy"
+    drawn: list[Child] = [picture(partial(misses, rows, subtitle=where), alt)]
     found = {cell.setting.policy: ages(view.world.run, cell) for cell in view.first_cells}
     if any(found.values()):
         alt = "Ages of cached prefixes when evicted, when found and when missed, by policy"
-        drawn.append(picture(partial(age_panels, found), alt, _AGES))
+        drawn.append(picture(partial(age_panels, found, subtitle=where), alt, _AGES))
     own = {policy: share for policy in found if (share := own_evictions(view, policy)) is not None}
     if own:
         listed = ", ".join(f"{policy} {100 * share:.0f} %" for policy, share in own.items())
         drawn.append(
-            note(f"Of the calls that missed something evicted, evicted for their own workflow: {listed}.")
+            note(f"Evicted for the need of the same workflow, of the calls that missed so: {listed}.")
         )
     return folded("What was missed, and why", "reasons, ages of what was evicted and found", drawn)
 
@@ -107,9 +107,8 @@ def _prefetch(view: View) -> Html | None:
     rows = [Row(policy, policy, use) for policy, use in uses.items() if use]
     if not rows:
         return None
-    drawn = picture(
-        partial(prefetches, rows), "Bytes of prefetches that were useful, late, wasted or cancelled"
-    )
+    draw = partial(prefetches, rows, subtitle=shared([view.focus.load]))
+    drawn = picture(draw, "Bytes of prefetches that were useful, late, wasted or cancelled")
     return folded("Prefetch", "useful, late and wasted copies ahead of need", drawn)
 
 
@@ -138,10 +137,7 @@ def _accuracy(found: Mapping[str, Any]) -> str:
 def _what_was_run(view: View) -> Html:
     config, world = view.world.configs[0], view.world
     rows: list[tuple[str, Child]] = [("runs", ", ".join(map(str, world.paths)))]
-    rows += [
-        ("trace", f"{trace.get('path')} · digest {trace.get('digest') or 'unknown'}")
-        for trace in traces_of(config)
-    ]
+    rows += [("trace", _trace_in_words(trace)) for trace in traces_of(config)]
     rows += [("engine", world.engine), ("pbkv", str(config.get("pbkv_version", "unknown")))]
     versions = config.get("versions")
     if isinstance(versions, dict):
@@ -152,22 +148,43 @@ def _what_was_run(view: View) -> Html:
         rows.append(("note", "at least one run was interrupted: only its whole cells are here"))
     if world.num_repeated:
         rows.append(("note", f"{world.num_repeated} cells were there more than once: the last counts"))
-    listed = [[name, element("span", value, class_="text")] for name, value in rows]
-    whole = {name: config[name] for name in ("settings", "profile") if name in config}
+    whole = {name: config[name] for name in ("settings", "profile") if isinstance(config.get(name), dict)}
     return folded(
         "What was run",
         "trace, versions, commands, settings, hardware profile",
-        _table_of_text(listed),
-        *[
-            element("div", element("h3", name.capitalize()), element("pre", json.dumps(value, indent=1)))
-            for name, value in whole.items()
-        ],
+        _table_of_text(rows),
+        [[element("h3", name.capitalize()), _listed(value)] for name, value in whole.items()],
     )
 
 
-def _table_of_text(rows: Sequence[Sequence[Child]]) -> Html:
+def _trace_in_words(trace: Mapping[str, Any]) -> str:
+    return f"{trace.get('path')} · digest {trace.get('digest') or 'unknown'}"
+
+
+def _table_of_text(rows: Sequence[tuple[str, Child]]) -> Html:
     body = [
         element("tr", element("td", name, class_="left"), element("td", value, class_="left text"))
         for name, value in rows
     ]
     return element("div", element("table", element("tbody", body)), class_="wide")
+
+
+def _listed(values: Mapping[str, Any]) -> Html:
+    """Every setting with its value, in columns."""
+    pairs = [
+        element("div", element("dt", name.replace("_", " ")), element("dd", text))
+        for name, text in _flat(values).items()
+    ]
+    return element("dl", pairs, class_="listed")
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}: ")
+        elif isinstance(value, list):
+            flat[before + name] = ", ".join(map(str, value)) or "–"
+        else:
+            flat[before + name] = "–" if value is None else str(value)
+    return flat

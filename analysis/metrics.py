@@ -152,9 +152,11 @@ def matched(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> pd.Da
     return both.dropna(subset=[measure, f"{measure}_baseline"]) if measure in _TIMES else both
 
 
-def weights(both: pd.DataFrame, measure: str) -> FloatArray:
+def weights(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
     """What a workflow counts: ratios are weighted by its prompt tokens, times are not weighted."""
-    return np.ones(len(both)) if measure in _TIMES else both["num_prompt_tokens"].to_numpy(np.float64)
+    if measure in _TIMES:
+        return np.ones(len(both))
+    return both[f"num_prompt_tokens{suffix}"].to_numpy(np.float64)
 
 
 def values(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:

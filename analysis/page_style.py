@@ -54,8 +54,11 @@ summary { cursor: pointer; padding: .75rem 0; font-weight: 600; }
 details.inline > summary { padding: .2rem 0; font-weight: 400; color: var(--faint); font-size: .9rem; }
 summary small { color: var(--faint); font-weight: 400; font-size: .87rem; margin-left: .7rem; }
 .folded { margin-top: 2.6rem; }
-pre { background: var(--wash); padding: .8rem 1rem; font-size: .82rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+dl.listed { columns: 3 15rem; column-gap: 2rem; font-size: .82rem; margin: .4rem 0 1rem; }
+dl.listed div { break-inside: avoid; padding: .12rem 0; border-bottom: 1px solid var(--line); display: flex;
+  justify-content: space-between; gap: 1rem; }
+dl.listed dt { color: var(--faint); }
+dl.listed dd { margin: 0; text-align: right; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 nav ul { padding-left: 1.2rem; }
 @media (max-width: 48rem) { body { padding: 1.2rem; } h1 { font-size: 1.5rem; } }
 @media print { html, body { background: #fff; } details > * { display: block; } }

@@ -56,15 +56,16 @@ def report_page(views: Sequence[View], made_at: datetime | None = None) -> str:
         element("title", f"{title} · pbkv report"),
         element("style", CSS),
     )
+    sections = [
+        element("section", _world(view, len(views) > 1), class_="world", id=f"world-{at}")
+        for at, view in enumerate(views)
+    ]
     body = element(
         "body",
         element("p", f"pbkv {pbkv.__version__} · report · {made}", class_="kicker"),
         element("h1", title),
         _contents(views),
-        [
-            element("section", _world(view, len(views) > 1), class_="world", id=f"world-{at}")
-            for at, view in enumerate(views)
-        ],
+        sections,
         agreement_section(agreements(views)),
         script_data(json.dumps(report_numbers(views)), DATA_ID),
     )

@@ -221,9 +221,7 @@ def _policy_table(view: View, cells: Sequence[CellSummary]) -> Html:
         classes.append("bound" if is_bound else "best" if cell is best and len(real) > 1 else None)
     parts = [table(header, rows, is_left, classes)]
     if "bound" in classes:
-        parts.append(
-            note("In italics: bounds, which know the future or have no limit. No policy can be run so.")
-        )
+        parts.append(note("In italics: bounds, which know the future or have no limit."))
     return element("div", parts)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pbkv import cli_traces, cli_train
+from pbkv import cli_analysis, cli_traces, cli_train
 from pbkv.traces.errors import ConfigError, InputError
 
 _INTERRUPTED = 130
@@ -268,6 +268,7 @@ def curve(
 
 
 app.command()(cli_train.train)
+cli_analysis.register(app)
 
 
 @app.command()
