@@ -91,9 +91,10 @@ def _misses(view: View) -> Html:
 
 
 _AGES = (
-    "Evicted: blocks as their last copy went, since their last use. Found: calls that found something, since "
-    "their workflow's last call ended. Missed: calls that missed something evicted, since it went. A policy "
-    "that evicts well lets go of what is old, and little is missed soon after."
+    "Evicted: blocks as their last copy went, since their last use. Found: calls that found something, "
+    "since their workflow's last call ended. Missed: calls that missed something evicted, since it went. Young "
+    "entries among the evicted are no fault as such (LRU always takes the oldest): what counts is how much is "
+    "missed, and how soon after."
 )
 
 
@@ -127,9 +128,7 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     if found["markov_3_accuracy"] is None:
         return f"{entropy} Too few workflows, or one agent alone: no accuracy is given."
     first, third = 100 * found["markov_1_accuracy"], 100 * found["markov_3_accuracy"]
-    accuracy = (
-        f"A Markov predictor names the next agent in {first:.0f} % of the cases (order 1) or {third:.0f} %"
-    )
+    accuracy = f"A Markov predictor names the next agent in {first:.0f} % of cases (order 1) or {third:.0f} %"
     used = f" Policies that predict used {found['predictor']}." if found["predictor"] else ""
     return f"{entropy} {accuracy} (order 3), tested on workflows that it did not learn from.{used}"
 

@@ -14,7 +14,7 @@ def picture(draw: Callable[[Target], None], alt: str, caption: Child = None) -> 
     """The figure that ``draw`` writes, inside the page, with ``alt`` for who cannot see it."""
     file = io.BytesIO()
     draw(file)
-    source = "data:image/png;base64," + b64encode(file.getvalue()).decode("ascii")
+    source = "data:image/png;base64," + b64encode(_with_palette(file)).decode("ascii")
     text = None if caption is None else element("figcaption", caption)
     return element("figure", element("img", src=source, alt=alt, loading="lazy"), text)
 
@@ -64,3 +64,13 @@ def policy_name(policy: str, label: str) -> Html:
 
 def note(*children: Child) -> Html:
     return element("p", children, class_="note")
+
+
+def _with_palette(png: io.BytesIO) -> bytes:
+    """The same picture with 128 colours: a third of the size, and no difference to the eye."""
+    from PIL import Image  # comes with matplotlib
+
+    smaller = io.BytesIO()
+    with Image.open(png) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()

@@ -241,9 +241,7 @@ def _where(view: View) -> str:
     words = _load_in_words(view.focus)
     if len(view.verdicts) == 1:
         return words
-    return (
-        f"{words}: of {len(view.verdicts)} loads the one shown (most policies, policy-bound, most pressure)"
-    )
+    return f"{words}: one of {len(view.verdicts)} loads, that with most policies, a gain and most pressure"
 
 
 def _load_in_words(verdict: Verdict) -> str:

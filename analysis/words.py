@@ -8,7 +8,7 @@ from pbkv.analysis.intervals import Interval
 from pbkv.analysis.verdict import MAX_LOST_RATIO, MIN_GAIN, Gain, Verdict, counted
 
 _ADVICE = {
-    "no pressure": "Neither another policy nor more memory would help.",
+    "no pressure": "Neither another policy nor more memory would change much.",
     "policy-bound": "",
     "capacity-bound": "Buy memory or admit fewer workflows at a time.",
     "undecided": "",
