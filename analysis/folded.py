@@ -92,9 +92,9 @@ def _misses(view: View) -> Html:
 
 _AGES = (
     "Evicted: blocks as their last copy went, since their last use. Found: calls that found something, "
-    "since their workflow's last call ended. Missed: calls that missed something evicted, since it went. Young "
-    "entries among the evicted are no fault as such (LRU always takes the oldest): what counts is how much is "
-    "missed, and how soon after."
+    "since their workflow's last call ended. Missed: calls that missed something evicted, since it went. "
+    "Young entries among the evicted are no fault as such (LRU always takes the oldest): what counts is how "
+    "much is missed, and how soon after."
 )
 
 

@@ -91,7 +91,7 @@ def test_the_runs_below_a_folder_are_found_but_not_hidden_ones(write_run: WriteR
     found = [write_run([{}], f"sweep/{name}") for name in ("a", "b", ".part/c")]
     assert find_runs(tmp_path / "sweep") == found[:2]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TraceError, match="without run.json"):
+    with pytest.raises(TraceError, match="a folder without run"):
         find_runs(tmp_path / "empty")
 
 
