@@ -127,16 +127,18 @@ def _print_comparisons(found: Sequence[Comparison], worse: Sequence[Comparison])
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     names = _names(found)
-    has_settings = any(setting for setting, _, _ in names)
-    for header in ("setting", "A", "B", "measure")[not has_settings :]:
+    kept = [at for at in range(3) if len({name[at] for name in names}) > 1]  # the rest stands in the title
+    for header in (*(("setting", "A", "B")[at] for at in kept), "measure"):
         table.add_column(header, overflow="fold")
     for header in ("of A", "of B", "B vs A", "95 % interval", "n"):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=True)
     for comparison, named in zip(found, names, strict=True):
         style = "bold red" if comparison in worse else ""
-        texts = [*named[not has_settings :], comparison.measure, *_texts(comparison)]
+        texts = [*(named[at] for at in kept), comparison.measure, *_texts(comparison)]
         table.add_row(*(Text(text, style) for text in texts))
     console = Console()
+    title = [f"{name}: {names[0][at]}" for at, name in ((1, "A"), (2, "B")) if at not in kept]
+    console.print(Text(" · ".join(title), style="bold"))
     console.print(table)
     console.print("paired by workflow, bootstrap; n: pairs of workflows", style="dim")
 

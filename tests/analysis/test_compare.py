@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbkv.analysis.compare import Comparison, compare, open_side
+from pbkv.analysis.compare import Comparison, _bootstrap, compare, open_side
 from pbkv.analysis.load import load
-from pbkv.analysis.metrics import pairings
+from pbkv.analysis.metrics import by_workflow, pairings
 from pbkv.traces.errors import ConfigError
 
 WriteRun = Callable[..., Path]
@@ -52,8 +52,6 @@ def test_the_interval_is_near_the_t_interval_of_the_ratio(write_run: WriteRun) -
     folder = write_run([{"policy": "lru"}, {"policy": "lae"}], num_workflows=200)
     (found,) = compare(open_side(f"{folder}:lru"), open_side(f"{folder}:lae"), ["jct_s"])
     run = load(folder)
-    from pbkv.analysis.metrics import by_workflow
-
     (pairing,) = pairings(by_workflow(run), run.cells, "lru", "jct_s")
     assert pairing.ratio is not None
     assert found.ratio == pytest.approx(pairing.ratio.mean)
@@ -122,16 +120,14 @@ def test_what_cannot_be_compared_is_said(write_run: WriteRun) -> None:
 
 
 def test_one_workflow_has_no_interval(write_run: WriteRun) -> None:
-    runs = [load(write_run([{}], name, num_workflows=1)) for name in ("a", "b")]
-    (found,) = compare(*runs, ["jct_s"])
+    a, b = (load(write_run([{}], name, num_workflows=1)) for name in ("a", "b"))
+    (found,) = compare(a, b, ["jct_s"])
     assert (found.low, found.high) == (None, None)
     assert not found.is_worse(0)
 
 
 def test_the_interval_covers_the_truth_nineteen_times_in_twenty(write_run: WriteRun) -> None:
     """A's and B's workflows of one population, 40 at a time: the truth is a ratio of 1."""
-    from pbkv.analysis.compare import _bootstrap
-
     rng, hits, trials = np.random.default_rng(0), 0, 60
     for trial in range(trials):
         values = rng.gamma(4, 5, (2, 40))

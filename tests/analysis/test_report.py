@@ -59,7 +59,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _focus(found: dict[str, Any], frame: pd.DataFrame, policy: str) -> pd.DataFrame:
-    return frame[(frame.gpu_blocks == found["focus"]["load"]["gpu_blocks"]) & (frame.policy == policy)]
+    return frame.query(f"gpu_blocks == {found['focus']['load']['gpu_blocks']} and policy == '{policy}'")
 
 
 def test_hit_ratio_and_latency_by_capacity(found: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
@@ -138,12 +138,12 @@ def test_ages(found: dict[str, Any], tables: dict[str, pd.DataFrame], policy: st
     drawn = found["focus"]["ages_s"][policy]
     assert drawn["evicted"][50] == pytest.approx(ages[(len(ages) - 1) // 2])
     assert drawn["missed"][-1] == pytest.approx(calls.evicted_ago_s.max())
-    idle = []
-    for _, mine in calls.groupby("workflow_id"):
-        for call in mine.itertuples():
-            before = mine.ended_at_s[mine.ended_at_s <= call.admitted_at_s]
-            if call.num_gpu_hit_tokens + call.num_host_hit_tokens + call.num_loading_tokens and len(before):
-                idle.append(call.admitted_at_s - before.max())
+    hits = calls[["num_gpu_hit_tokens", "num_host_hit_tokens", "num_loading_tokens"]].sum(axis=1) > 0
+    pairs = calls[hits].merge(
+        calls[["workflow_id", "ended_at_s"]], on="workflow_id", suffixes=("", "_before")
+    )
+    gaps = pairs.assign(idle_s=pairs.admitted_at_s - pairs.ended_at_s_before).query("idle_s >= 0")
+    idle = gaps.groupby(["workflow_id", "call_index"]).idle_s.min().tolist()
     assert drawn["found"][-1] == pytest.approx(max(idle))
     assert drawn["found"][50] == pytest.approx(sorted(idle)[(len(idle) - 1) // 2])
 
