@@ -148,7 +148,7 @@ def _memory_in_words(view: View) -> str:
         f"{point.policy}{f' ({point.variant})' if several else ''} {point.x:,.0f}"
         for point in sorted(view.knees, key=lambda point: point.x)
     ]
-    return f"Memory stops buying hits at (GPU blocks): {', '.join(found)}."
+    return f"Of the capacities tried, hits stop growing at (GPU blocks): {', '.join(found)}."
 
 
 def _facts(view: View) -> dict[str, str]:
