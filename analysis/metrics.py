@@ -144,11 +144,13 @@ def _pair(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str, confidence
 
 
 def matched(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Rows of `by_workflow` of two cells side by side (the latter's with ``…_baseline``), by workflow.
+    """What the measure needs of two cells (rows of `by_workflow`), by workflow; the latter's ``…_baseline``.
 
     Workflows that only one has, or defines the measure for, are left out.
     """
-    both = policy.merge(baseline, on="workflow_id", suffixes=("", "_baseline"), validate="one_to_one")
+    columns = ["workflow_id", "num_prompt_tokens", *_columns_of(measure)]
+    theirs = baseline[columns]
+    both = policy[columns].merge(theirs, "inner", "workflow_id", suffixes=("", "_baseline"), validate="1:1")
     return both.dropna(subset=[measure, f"{measure}_baseline"]) if measure in _TIMES else both
 
 
@@ -161,8 +163,12 @@ def weights(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
 
 def values(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
     """The measure of each row: seconds, or the hit tokens, of which ``weights`` makes a ratio."""
-    names = [f"num_{name}_tokens" for name in _RATIOS[measure]] if measure in _RATIOS else [measure]
-    return both[[f"{name}{suffix}" for name in names]].sum(axis=1).to_numpy(np.float64)
+    return both[[f"{name}{suffix}" for name in _columns_of(measure)]].sum(axis=1).to_numpy(np.float64)
+
+
+def _columns_of(measure: str) -> list[str]:
+    """What is summed for it."""
+    return [f"num_{name}_tokens" for name in _RATIOS[measure]] if measure in _RATIOS else [measure]
 
 
 def _paired_row(pairing: Pairing, baseline: str, measure: str) -> dict[str, object]:

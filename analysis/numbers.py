@@ -41,9 +41,7 @@ def numbers(view: View) -> dict[str, Any]:
         "baseline": view.baseline,
         "verdicts": [_verdict(verdict) for verdict in view.verdicts],
         "settings": [_setting_row(view, cell) for cell in view.summaries],
-        "knees": [
-            {"policy": point.policy, "gpu_blocks": point.x, "variant": point.variant} for point in view.knees
-        ],
+        "knees": [{"policy": point.policy, "gpu_blocks": point.x} for point in view.knees],
         "focus": _focus(view),
         "next_agent": next_agent(view),
     }

@@ -27,13 +27,14 @@ from pbkv.analysis.view import View
 from pbkv.analysis.words import headline, sentence
 from pbkv.cache.named import BOUNDS
 
-_MOST_OPEN_LOADS = 8  # a longer list of loads is folded
+_MOST_OPEN_LOADS = 16  # a longer list of loads is folded
 
 
 def verdict_section(view: View) -> list[Html]:
     """The verdict in words, a few facts, and the verdict on each load where there are several."""
     focus = view.focus
-    where = "" if len(view.verdicts) == 1 else f"At {_load_in_words(focus)}: "
+    most = "Most is gained at" if focus.word == "policy-bound" else "At"
+    where = "" if len(view.verdicts) == 1 else f"{most} {_load_in_words(focus)}: "
     card = element(
         "div",
         element("strong", headline(view.verdicts)),
@@ -87,17 +88,16 @@ def times_section(view: View) -> list[Html]:
 
 def memory_section(view: View) -> list[Html]:
     """Hit ratio and latency by capacity and by concurrency, where the runs hold several."""
-    settings = [cell.setting for cell in view.summaries]
     parts: list[Html] = []
-    if len({setting.gpu_blocks for setting in settings}) > 1:
+    if len({cell.setting.gpu_blocks for cell in view.along("capacity")}) > 1:
         parts += [element("h2", "How much memory"), *_by_capacity(view)]
-    if len({setting.concurrency for setting in settings if setting.concurrency}) > 1:
+    if len({cell.setting.concurrency for cell in view.along("concurrency")}) > 1:
         parts += [element("h2", "How many at a time"), *_by_concurrency(view)]
     return parts
 
 
 def _by_capacity(view: View) -> list[Html]:
-    subtitle = shared([cell.setting for cell in view.summaries], besides=["gpu"])
+    subtitle = shared([cell.setting for cell in view.along("capacity")], besides=["gpu"])
     hits, infinite = view.lines("capacity", "gpu_hit_ratio")
     times, shortest = view.lines("capacity", "jct_s")
     best_knee = _one_knee(view)
@@ -119,8 +119,7 @@ def _by_capacity(view: View) -> list[Html]:
 
 
 def _by_concurrency(view: View) -> list[Html]:
-    closed = [cell.setting for cell in view.summaries if cell.setting.concurrency is not None]
-    subtitle = shared(closed, besides=["load"])
+    subtitle = shared([cell.setting for cell in view.along("concurrency")], besides=["load"])
     hits, times = (view.lines("concurrency", measure)[0] for measure in ("gpu_hit_ratio", "jct_s"))
     draw_hits = partial(hit_ratio_by_concurrency, hits, subtitle=subtitle)
     draw_times = partial(latency_by_concurrency, times, subtitle=subtitle)
@@ -131,7 +130,7 @@ def _by_concurrency(view: View) -> list[Html]:
 
 
 def _one_knee(view: View) -> Point | None:
-    """The knee to mark: the baseline's, of the first variant."""
+    """The knee to mark: the baseline's."""
     return next((point for point in view.knees if point.policy == view.baseline), None)
 
 
@@ -143,11 +142,7 @@ def _knee_rule(infinite: Interval | None) -> str:
 
 def _memory_in_words(view: View) -> str:
     """ "Knee of the hit ratio: lru at 27,000 GPU blocks, pbkv at 18,000"."""
-    several = len({point.variant for point in view.knees}) > 1
-    found = [
-        f"{point.policy}{f' ({point.variant})' if several else ''} {point.x:,.0f}"
-        for point in sorted(view.knees, key=lambda point: point.x)
-    ]
+    found = [f"{point.policy} {point.x:,.0f}" for point in sorted(view.knees, key=lambda point: point.x)]
     return f"Of the capacities tried, hits stop growing at (GPU blocks): {', '.join(found)}."
 
 
@@ -241,7 +236,7 @@ def _where(view: View) -> str:
     words = _load_in_words(view.focus)
     if len(view.verdicts) == 1:
         return words
-    return f"{words}: one of {len(view.verdicts)} loads, that with most policies, a gain and most pressure"
+    return f"{words}: of {len(view.verdicts)} loads, that with most policies and the largest gain"
 
 
 def _load_in_words(verdict: Verdict) -> str:

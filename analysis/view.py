@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -65,26 +65,40 @@ class View:
                     found[pairing.setting, measure] = pairing
         return found
 
+    def along(self, axis: str) -> list[CellSummary]:
+        """The settings that differ from the focus in nothing but policy and ``axis``.
+
+        That is capacity (the host tier grows with it, or stays as it is) or concurrency.
+        """
+        focus = self.focus.load
+        if axis == "concurrency":
+            found = [
+                cell for cell in self.summaries if _at_concurrency(cell.setting) == _at_concurrency(focus)
+            ]
+            return [cell for cell in found if cell.setting.concurrency is not None]
+        same = [cell for cell in self.summaries if _at_capacity(cell.setting) == _at_capacity(focus)]
+        by_ratio = [cell for cell in same if _host_ratio(cell.setting) == _host_ratio(focus)]
+        by_size = [cell for cell in same if cell.setting.host_blocks == focus.host_blocks]
+        return max(by_ratio, by_size, key=lambda cells: len({cell.setting.gpu_blocks for cell in cells}))
+
     def lines(self, axis: str, measure: str) -> tuple[list[Point], Interval | None]:
-        """Points over ``axis`` (capacity or concurrency), and what an infinite cache has of the measure.
+        """Points ``along`` an axis, and what an infinite cache has of the measure.
 
         Over capacity the infinite cache is no line, since it has the same everywhere: the first is taken.
         """
-        points_of = capacity_points if axis == "capacity" else concurrency_points
-        points = points_of(self.summaries, measure)
-        if axis != "capacity":
-            return points, None
+        if axis == "concurrency":
+            return concurrency_points(self.along(axis), measure), None
+        points = capacity_points(self.along(axis), measure)
         infinite = [point.value for point in points if point.policy == INFINITE]
-        same = infinite and len({point.variant for point in points}) == 1
         kept = [point for point in points if point.policy != INFINITE]
-        return kept, infinite[0] if same else None
+        return kept, infinite[0] if infinite else None
 
     @cached_property
     def knees(self) -> list[Point]:
-        """Of each line of the hit ratio over capacity, its knee; lines without one are left out."""
+        """Of each policy's hit ratio along capacity its knee; policies without one are left out."""
         points, infinite = self.lines("capacity", "gpu_hit_ratio")
-        keys = dict.fromkeys((point.policy, point.variant) for point in points)
-        lines = [[p for p in points if (p.policy, p.variant) == key] for key in keys]
+        policies = dict.fromkeys(point.policy for point in points)
+        lines = [[point for point in points if point.policy == policy] for policy in policies]
         top = None if infinite is None else infinite.mean
         return [found for line in lines if (found := knee(line, top)) is not None]
 
@@ -99,10 +113,24 @@ def view_of(world: World, baseline: str | None = None) -> View:
 
 
 def _focus_of(found: Sequence[Verdict]) -> Verdict:
-    """The load with most policies; among those a policy-bound one, and then that under most pressure."""
+    """Of the loads with most policies that where the best gains most; if none is worth it, the most pressed."""
 
-    def rank(verdict: Verdict) -> tuple[int, bool, float]:
+    def rank(verdict: Verdict) -> tuple[int, float, float]:
         lost = 0.0 if verdict.lost_ratio is None else verdict.lost_ratio.mean
-        return len(verdict.gains) + len(verdict.bounds), verdict.word == "policy-bound", lost
+        is_won = verdict.word == "policy-bound" and verdict.best is not None
+        gain = 1 - verdict.best.ratio.mean if is_won and verdict.best else 0.0
+        return len(verdict.gains) + len(verdict.bounds), gain, lost
 
     return max(found, key=rank)
+
+
+def _at_concurrency(setting: Setting) -> Setting:
+    return replace(load_of(setting), concurrency=None)
+
+
+def _at_capacity(setting: Setting) -> Setting:
+    return replace(load_of(setting), gpu_blocks=0, host_blocks=0)
+
+
+def _host_ratio(setting: Setting) -> float:
+    return round(setting.host_blocks / setting.gpu_blocks, 2)
