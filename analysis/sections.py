@@ -141,9 +141,12 @@ def _knee_rule(infinite: Interval | None) -> str:
 
 
 def _memory_in_words(view: View) -> str:
-    """ "Knee of the hit ratio: lru at 27,000 GPU blocks, pbkv at 18,000"."""
-    found = [f"{point.policy} {point.x:,.0f}" for point in sorted(view.knees, key=lambda point: point.x)]
-    return f"Of the capacities tried, hits stop growing at (GPU blocks): {', '.join(found)}."
+    """ "Of the capacities tried, hits stop growing at (GPU blocks): pbkv 18,000, lru 27,000."."""
+    found = sorted(view.knees, key=lambda point: point.x)
+    if found[0].x == found[-1].x:
+        return f"Of the capacities tried, hits stop growing at {found[0].x:,.0f} GPU blocks."
+    named = ", ".join(f"{point.policy} {point.x:,.0f}" for point in found)
+    return f"Of the capacities tried, hits stop growing at (GPU blocks): {named}."
 
 
 def _facts(view: View) -> dict[str, str]:

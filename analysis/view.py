@@ -113,7 +113,7 @@ def view_of(world: World, baseline: str | None = None) -> View:
 
 
 def _focus_of(found: Sequence[Verdict]) -> Verdict:
-    """Of the loads with most policies that where the best gains most; if none is worth it, the most pressed."""
+    """Of the loads with most policies, where the best gains most; if none is worth it, the most pressed."""
 
     def rank(verdict: Verdict) -> tuple[int, float, float]:
         lost = 0.0 if verdict.lost_ratio is None else verdict.lost_ratio.mean
