@@ -243,7 +243,8 @@ def test_a_knee_is_marked(drawn: list[Figure]) -> None:
     hit_ratio_by_capacity(points, io.BytesIO(), knee=points[2])
     (note,) = drawn[0].axes[0].texts
     assert isinstance(note, Annotation)
-    assert (note.get_text(), note.xy) == ("knee", pytest.approx((4000, 60)))
+    assert note.get_text() == "knee"
+    assert note.xy == pytest.approx((4000, 60))
 
 
 @pytest.mark.parametrize(
