@@ -78,6 +78,12 @@ def test_worse_is_said_by_the_whole_interval_only(write_run: WriteRun) -> None:
     assert not back.is_worse(0)
 
 
+def test_a_mean_that_is_worse_is_not_enough(write_run: WriteRun) -> None:
+    setting = load(write_run([{}])).cells[0].setting
+    assert not Comparison("jct_s", setting, setting, 1, 9, 10.0, 11.0, 1.1, 1.01, 1.2).is_worse(0.02)
+    assert Comparison("jct_s", setting, setting, 1, 9, 10.0, 11.0, 1.1, 1.03, 1.2).is_worse(0.02)
+
+
 def test_fewer_hits_are_worse(write_run: WriteRun) -> None:
     run = load(write_run([{}]))
     setting = run.cells[0].setting
