@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pbkv import cli_traces, cli_train
+from pbkv import cli_study, cli_traces, cli_train
 from pbkv.traces.errors import ConfigError, InputError
 
 _INTERRUPTED = 130
@@ -26,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_traces.app, name="traces")
+app.add_typer(cli_study.app)
 
 _Traces = Annotated[list[Path], typer.Argument(help="Trace files, in any format that `traces import` reads.")]
 _Out = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; appears when it is whole.")]
