@@ -106,3 +106,79 @@ def _progress(title: str, output: Path) -> Iterator[Callable[[int, int], None]]:
     except KeyboardInterrupt:
         print(f"{output} keeps the cells that have ended: the same command goes on", file=sys.stderr)
         raise
+
+
+@app.command()
+def plan(
+    trace: Annotated[Path, typer.Argument(help="A trace file, in any format that `traces import` reads.")],
+    output: _Out,
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="NAME=VALUE, all to be met; {jct,ttft,tpot}_{mean,p50,p90,p95,p99}=2s|500ms, "
+            "{workflows,calls,output_tokens}_per_s=0.5, {gpu_hit,hit}_ratio=90%."
+        ),
+    ],
+    policy: Annotated[list[str], typer.Option(help="NAME[+PART…] or FILE.py:CLASS; may be repeated.")] = [  # noqa: B006
+        "lru",
+        "pbkv",
+    ],
+    profile: Annotated[str, typer.Option(help="Hardware profile: a name or a .toml file.")] = (
+        "h100-llama-3.1-8b"
+    ),
+    concurrency: Annotated[int, typer.Option(help="Closed loop: live workflows.")] = 48,
+    open_loop: Annotated[
+        bool, typer.Option("--open-loop", help="Release workflows at their arrivals.")
+    ] = False,
+    host_ratio: Annotated[
+        str, typer.Option(help="Host tiers to search with, as multiples of the GPU tier, R[,R…].")
+    ] = "0,1",
+    most_gpu_gib: Annotated[
+        float | None, typer.Option(help="Largest GPU tier [default: the profile's memory].")
+    ] = None,
+    step: Annotated[float, typer.Option(help="How much larger the next GPU tier is, a share.")] = 0.05,
+    seed: Annotated[list[int], typer.Option(help="May be repeated: means over seeds.")] = [0],  # noqa: B006
+    block_size: Annotated[int, typer.Option(help="Tokens a block.")] = 16,
+    unknown_gap_s: Annotated[float, typer.Option(help="Tool wait where the trace has none.")] = 0.0,
+    num_workflows: Annotated[int | None, typer.Option("--workflows", help="Only the first so many.")] = None,
+    workers: _Workers = None,
+    ray: _Ray = None,
+) -> None:
+    """Search for the smallest GPU and host memory with which each policy meets the targets."""
+    from pbkv.console import command_line
+    from pbkv.sim.profile import load_profile
+    from pbkv.study.cell import GIB
+    from pbkv.study.plan import Question, make_plan
+    from pbkv.study.plan_report import plan_text, write_plan
+    from pbkv.study.scenario import TraceSource, make_policy
+    from pbkv.study.targets import parse_target
+
+    question = Question(
+        TraceSource(trace.name.partition(".")[0], trace, num_workflows),
+        profile,
+        load_profile(profile),
+        [make_policy(name.strip(), "", {}) for text in policy for name in text.split(",")],
+        [parse_target(text) for text in target],
+        _ratios(host_ratio),
+        None if open_loop else concurrency,
+        tuple(seed),
+        None if most_gpu_gib is None else int(most_gpu_gib * GIB),
+        step,
+        settings=(("block_size", block_size), ("unknown_gap_s", unknown_gap_s)),
+    )
+    where = _where(workers, ray)
+    with _progress("plan", output) as report:
+        found = make_plan(question, output, where, report, command_line())
+    write_plan(found, output)
+    print(plan_text(found).partition("\n\nEvery size")[0])
+    print(f"\n{output}: plan.md with every size, plan.png, plan.json, cells")
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(0 <= ratio < float("inf") for ratio in found):
+        raise ConfigError("--host-ratio", text, "finite numbers ≥ 0, R[,R…]")
+    return found

@@ -1,6 +1,6 @@
 """The results of a study as one Parquet data set: a row a cell, partitioned by trace and policy.
 
-    cells/trace=NAME/policy=NAME/cells.parquet        settings, status, reason, measures; nothing of the machine
+    cells/trace=NAME/policy=NAME/cells.parquet        settings, status, reason, measures
     workflows/trace=NAME/policy=NAME/ID.parquet       of each cell, if asked for: a row a workflow
     times.parquet                                     what each cell took: wall and CPU seconds
     sweep.json                                        the scenario, versions, the state of the code

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pbkv.study.cell import PreparedTrace
 from pbkv.study.scenario import TraceSource
-from pbkv.traces.reader import Trace
 from pbkv.traces.sources import open_trace
 from pbkv.traces.writer import write_trace
 
@@ -19,7 +18,7 @@ def prepare(source: TraceSource, folder: Path) -> PreparedTrace:
     Raises TraceError if the file is in no known format or has a bad value.
     """
     with open_trace(source.path) as trace:
-        if trace.path == source.path and source.num_workflows is None and is_canonical(source.path):
+        if source.num_workflows is None and is_canonical(source.path):
             return PreparedTrace(
                 source.name, str(source.path.absolute()), trace.metadata.digest, trace.num_calls
             )

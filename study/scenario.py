@@ -295,7 +295,7 @@ def _values(table: TomlTable, key: str, kinds: Mapping[str, Kind]) -> tuple[tupl
 
 
 def _check(scenario: Scenario, where: str) -> None:
-    """Build the settings of a cell of each policy, profile and size, so that no cell fails by a typing error."""
+    """Build the settings of a cell of each policy, profile and size, so that no cell fails by a slip."""
     nothing = PreparedTrace("", "", "", 0)
     for cell in {(cell.policy, cell.profile): cell for cell in scenario.cells([nothing])}.values():
         try:
