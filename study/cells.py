@@ -73,15 +73,17 @@ def run_jobs(
     left = [job for job in jobs if not kept.has(job)]
     num_done = len(jobs) - len(left)
     progress(num_done)
+    row: Row | Lost
     for job, outcome in workers.outcomes(left):
-        if isinstance(outcome, Lost):
+        row = outcome
+        if isinstance(row, Lost):
             if when_lost is None:
-                raise RuntimeError(f"{job.key()}: {outcome.reason}")
-            outcome = when_lost(job, outcome.reason)
-        kept.add(job, outcome)
+                raise RuntimeError(f"{job.key()}: {row.reason}")
+            row = when_lost(job, row.reason)
+        kept.add(job, row)
         num_done += 1
         progress(num_done)
-        yield outcome
+        yield row
 
 
 @contextmanager

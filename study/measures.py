@@ -71,7 +71,7 @@ def quantile_interval(
     """The quantile and the ends of its interval; ``clusters`` says to which workflow each value belongs."""
     quantile = float(np.quantile(values, share))
     sizes = np.bincount(clusters).astype(np.float64)
-    below = np.bincount(clusters, weights=values <= quantile, minlength=len(sizes))
+    below = np.bincount(clusters, weights=values <= quantile).astype(np.float64)
     found = ratio_interval(below, sizes)
     half = 0.0 if found is None or found.half is None else found.half
     low, high = np.quantile(values, [max(0.0, share - half), min(1.0, share + half)])
