@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from socket import gethostname
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +115,8 @@ class StudyCell:
             row = self.failed(str(error))
         except Exception as error:  # one broken cell must not cost the others
             row = self.failed(f"{type(error).__name__}: {error} (a bug: please report it)")
-        return {**row, "wall_s": perf_counter() - started_at_s, "cpu_s": process_time() - cpu_s}
+        took = {"wall_s": perf_counter() - started_at_s, "cpu_s": process_time() - cpu_s}
+        return {**row, **took, "process": f"{gethostname()}:{os.getpid()}"}
 
     def failed(self, reason: str) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
     cells/trace=NAME/policy=NAME/cells.parquet        settings, status, reason, measures
     workflows/trace=NAME/policy=NAME/ID.parquet       of each cell, if asked for: a row a workflow
-    times.parquet                                     what each cell took: wall and CPU seconds
+    times.parquet                                     what each cell took: wall and CPU seconds, and where
     sweep.json                                        the scenario, versions, the state of the code
 
 Equal cells give equal bytes under ``cells``, whoever ran them and in whatever order.
@@ -71,7 +71,13 @@ SCHEMA = pa.schema(
     ]
 )
 _TIMES = pa.schema(
-    [("cell", pa.int64()), ("cell_id", pa.string()), ("wall_s", pa.float64()), ("cpu_s", pa.float64())]
+    [
+        ("cell", pa.int64()),
+        ("cell_id", pa.string()),
+        ("wall_s", pa.float64()),
+        ("cpu_s", pa.float64()),
+        ("process", pa.string()),
+    ]
 )
 
 
