@@ -135,13 +135,15 @@ def report(runs: list[Run], killed: int, scenario: str) -> str:
             f"Python {platform.python_version()}. The cores were shared with other work, which the load "
             "average before each run tells; so CPU times stand beside wall times.",
             markdown(HEADER, [run.row() for run in runs]),
-            f"The content of the data set (every byte under `cells`) is {same} in all runs. The killed sweep had "
-            f"kept {killed} cells, and none of them was run again.",
+            f"The content of the data set (every byte under `cells`) is {same} in all runs. The killed sweep "
+            f"had kept {killed} cells, and none of them was run again.",
             "Speed-up of two processes over one, by wall time: "
-            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}. By CPU time (that of one process over that of the "
-            "busier of two, what free cores would give without start-up and the parent's own work): "
-            f"{', '.join(f'{ratio:.2f}' for ratio in cpu)}. The row after `kill -9` counts the CPU time of all "
-            "cells, also of those that the killed call had run.",
+            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}. By CPU time (that of one process over that "
+            "of the busier of two, what free cores would give without start-up and the parent's own work): "
+            f"{', '.join(f'{ratio:.2f}' for ratio in cpu)}. Where the scheduler's autogroup is on, busy "
+            "cores are shared out between sessions and not between processes, so that a second process of one session "
+            "gains little while others compute. The row after `kill -9` counts the CPU time of all cells, also "
+            "of those that the killed call had run.",
             "The scenario (`bench/sweep.toml`):",
             f"```toml\n{scenario}```\n",
         ]

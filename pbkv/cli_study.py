@@ -150,7 +150,8 @@ def plan(
     from pbkv.study.cell import GIB
     from pbkv.study.plan import Question, make_plan
     from pbkv.study.plan_report import plan_text, write_plan
-    from pbkv.study.scenario import TraceSource, make_policy
+    from pbkv.study.policies import make_policy
+    from pbkv.study.scenario import TraceSource
     from pbkv.study.targets import parse_target
 
     question = Question(

@@ -6,15 +6,15 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import WriteMode
-from pbkv.cache.policy import PolicyOptions
 from pbkv.study.cell import GIB, Policy, PreparedTrace, StudyCell
 from pbkv.study.cells import text_of
+from pbkv.study.policies import read_policies, read_shared_options
 from pbkv.study.toml_table import FLAG, TEXT, Kind, TomlTable, named_as, number, one_of, whole
 from pbkv.traces.errors import ConfigError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 OPEN_LOOP = "open-loop"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_OPTIONS = tuple(item.name for item in fields(PolicyOptions) if item.name != "prefill_cost")
 _SETTINGS: Mapping[str, Kind] = {
     "block_size": whole(1),
     "shuffle": FLAG,
@@ -148,11 +147,11 @@ def parse_scenario(raw: Mapping[str, Any], text: str, path: Path) -> Scenario:
     table, folder = TomlTable(raw, str(path), ": "), path.parent
     traces = _traces(table, folder)
     profiles = _profiles(table, folder)
-    shared = _shared_options(table, folder)
+    shared = read_shared_options(table, folder)
     scenario = Scenario(
         text,
         traces,
-        _policies(table, folder, shared),
+        read_policies(table, folder, shared),
         profiles,
         _sizes(table, {"gpu_blocks": ("blocks", whole(1)), "gpu_gib": ("gib", number(0, above=True))}, ()),
         _sizes(
@@ -176,24 +175,6 @@ def parse_scenario(raw: Mapping[str, Any], text: str, path: Path) -> Scenario:
     table.finish()
     _check(scenario, str(path))
     return scenario
-
-
-def make_policy(name: str, variant: str, options: Mapping[str, Any], folder: Path = Path()) -> Policy:
-    """A policy whose files, if it has any, are found from ``folder``. Its name is checked later."""
-    file, separator, class_name = name.partition(".py:")
-    digests = []
-    if separator:
-        file_path = folder / f"{file}.py"
-        name = f"{file_path}:{class_name}"
-        digests.append(_file_digest(file_path))
-    predictor = options.get("predictor")
-    if isinstance(predictor, str) and (folder / predictor.partition(".py:")[0]).with_suffix(".py").is_file():
-        digests.append(_file_digest((folder / predictor.partition(".py:")[0]).with_suffix(".py")))
-        options = {**options, "predictor": str(folder / predictor)}
-    elif isinstance(predictor, str) and (folder / predictor).is_file():
-        digests.append(_file_digest(folder / predictor))
-        options = {**options, "predictor": str(folder / predictor)}
-    return Policy(name, variant, tuple(sorted(options.items())), "".join(digests))
 
 
 def _traces(table: TomlTable, folder: Path) -> list[TraceSource]:
@@ -232,48 +213,6 @@ def _profiles(table: TomlTable, folder: Path) -> list[tuple[str, HardwareProfile
     return found
 
 
-def _shared_options(table: TomlTable, folder: Path) -> dict[str, Any]:
-    """Options of all policies, which a policy's own override."""
-    where = table.field("policy_options")
-    inner = TomlTable(table.raw("policy_options") if table.has("policy_options") else {}, where)
-    found = {name: inner.raw(name) for name in _OPTIONS if inner.has(name)}
-    inner.finish()
-    _check_options(found, where)
-    return found
-
-
-def _policies(table: TomlTable, folder: Path, shared: Mapping[str, Any]) -> list[Policy]:
-    words = "a policy's name, or a table of name, variant and its options"
-    found: list[Policy] = []
-    for index, item in enumerate(table.items("policies", words, ("lru",))):
-        where = f"{table.field('policies')}[{index}]"
-        inner = TomlTable({"name": item} if isinstance(item, str) else item, where)
-        name = inner.take("name", TEXT)
-        if name is None:
-            raise ConfigError(inner.field("name"), "nothing", "a policy's name")
-        own = {option: inner.raw(option) for option in _OPTIONS if inner.has(option)}
-        variant = inner.take("variant", TEXT, ",".join(f"{key}={value}" for key, value in own.items()))
-        inner.finish()
-        _check_options(own, where)
-        policy = make_policy(name, variant, {**shared, **own}, folder)
-        if (policy.name, policy.variant) in [(other.name, other.variant) for other in found]:
-            raise ConfigError(where, policy.label, "a variant of its own for each policy of one name")
-        found.append(policy)
-    return found
-
-
-def _check_options(options: Mapping[str, Any], where: str) -> None:
-    defaults = PolicyOptions()
-    for name, value in options.items():
-        default = getattr(defaults, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        expected = {str: "a text", int: "a whole number", float: "a number"}[type(default)]
-        if not (is_number if isinstance(default, float) else type(value) is type(default)):
-            raise ConfigError(f"{where}.{name}", value, expected)
-        with named_as(f"{where}.{name}"):
-            PolicyOptions(**{name: value})
-
-
 def _sizes(
     table: TomlTable, units: Mapping[str, tuple[str, Kind]], default: tuple[float, ...]
 ) -> tuple[str, Sequence[float]]:
@@ -306,10 +245,3 @@ def _check(scenario: Scenario, where: str) -> None:
     for cell in scenario.cells([nothing]):
         if cell.gpu_blocks < 1:
             raise ConfigError(f"{where}: gpu_gib", cell.gpu_blocks, "at least one block")
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError:
-        return ""  # the policy's own check says that the file is not there

@@ -12,7 +12,8 @@ from pbkv.sim.run import simulate
 from pbkv.sim.settings import Settings
 from pbkv.study.plan import Plan, Point, Question, make_plan
 from pbkv.study.plan_report import plan_text, write_plan
-from pbkv.study.scenario import TraceSource, make_policy
+from pbkv.study.policies import make_policy
+from pbkv.study.scenario import TraceSource
 from pbkv.study.targets import parse_target
 from pbkv.study.workers import Processes
 from pbkv.traces.errors import ConfigError

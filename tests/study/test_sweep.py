@@ -43,8 +43,15 @@ def scenario(folder: Path, text: str = SMALL) -> Scenario:
     return read_scenario(folder / "s.toml")
 
 
-def swept(read: Scenario, out: Path, workers: Workers = Processes(1), **options: bool) -> SweepResult:  # noqa: B008
-    return sweep(read, out, workers, lambda done, total: None, **options)
+def swept(
+    read: Scenario,
+    out: Path,
+    workers: Workers = Processes(1),  # noqa: B008 - immutable
+    *,
+    keep_records: bool = False,
+    retry_failed: bool = False,
+) -> SweepResult:
+    return sweep(read, out, workers, lambda *_: None, keep_records=keep_records, retry_failed=retry_failed)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +66,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
 def test_pandas_and_duckdb_read_the_data_set_as_it_is(small: tuple[Scenario, Path]) -> None:
     out = small[1]
     frame = pd.read_parquet(out / "cells")
-    rows = duckdb.sql(f"select * from read_parquet('{out}/cells/**/*.parquet')").df()
+    rows = duckdb.connect().execute(f"select * from read_parquet('{out}/cells/**/*.parquet')").df()
     assert len(frame) == len(rows) == 6
     assert set(frame["policy"]) == set(rows["policy"]) == {"lru", "lru+admission", "pbkv"}
     assert set(rows["trace"]) == {"hover"}
-    both = [table.set_index("cell").sort_index()[["jct_s", "ttft_p95_s"]] for table in (frame, rows)]
-    pd.testing.assert_frame_equal(*both)
+    columns = ["cell", "jct_s", "ttft_p95_s"]
+    ordered = [table.sort_values("cell")[columns].reset_index(drop=True) for table in (frame, rows)]
+    pd.testing.assert_frame_equal(ordered[0], ordered[1])
 
 
 def test_a_failure_is_a_row_with_its_reason(small: tuple[Scenario, Path]) -> None:
@@ -149,8 +157,7 @@ def test_records_of_workflows_are_kept_if_asked_for(small: tuple[Scenario, Path]
     cells = pd.read_parquet(out / "cells").query("status == 'ok'").set_index("cell_id")
     means = workflows.groupby("cell_id")["jct_s"].mean()
     assert len(workflows) == 3 * 8
-    for cell_id, row in cells.iterrows():
-        assert means[cell_id] == pytest.approx(row["jct_s"])
+    assert means.to_dict() == pytest.approx(cells["jct_s"].to_dict())
 
 
 def test_what_is_not_a_study_is_left_alone(tmp_path: Path) -> None:
