@@ -140,10 +140,11 @@ def report(runs: list[Run], killed: int, scenario: str) -> str:
             "Speed-up of two processes over one, by wall time: "
             f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}. By CPU time (that of one process over that "
             "of the busier of two, what free cores would give without start-up and the parent's own work): "
-            f"{', '.join(f'{ratio:.2f}' for ratio in cpu)}. Where the scheduler's autogroup is on, busy "
-            "cores are shared out between sessions and not between processes, so that a second process of one session "
-            "gains little while others compute. The row after `kill -9` counts the CPU time of all cells, also "
-            "of those that the killed call had run.",
+            f"{', '.join(f'{ratio:.2f}' for ratio in cpu)}. "
+            "Where the scheduler's autogroup is on, busy cores are shared out between sessions and not "
+            "between processes, so that a second process of one session gains little while others compute. "
+            "The row after `kill -9` counts the CPU time of all cells, also of those that the killed call "
+            "had run.",
             "The scenario (`bench/sweep.toml`):",
             f"```toml\n{scenario}```\n",
         ]

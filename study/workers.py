@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from pbkv.traces.errors import ConfigError
 
 _AHEAD = 2  # jobs handed out for each process: none waits for the next
+_PATIENCE_S = 5.0
 
 
 class Keyed(Protocol):
@@ -96,6 +98,7 @@ class RayCluster:
             ray.shutdown()
 
     def _connect(self, ray: Any) -> None:
+        _check_answers(self.address)
         quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": "ERROR"}
         try:
             if self.address == "local":
@@ -103,7 +106,7 @@ class RayCluster:
             else:
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            expected = f"local, or the address of a running Ray cluster ({type(error).__name__})"
+            expected = f"local, auto or a running Ray cluster ({type(error).__name__})"
             raise ConfigError("ray", self.address, expected) from error
 
     def _outcomes(self, ray: Any, left: Iterator[Keyed]) -> Iterator[tuple[Keyed, Outcome]]:
@@ -117,6 +120,17 @@ class RayCluster:
                 return
             done, _ = ray.wait(list(running), num_returns=1)
             yield running.pop(done[0]), _result(ray, done[0])
+
+
+def _check_answers(address: str) -> None:
+    """Raises ConfigError at once where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError("ray", address, f"local, auto or a running Ray cluster ({error})") from None
 
 
 def load_ray() -> Any:

@@ -113,6 +113,12 @@ def test_a_local_ray_gives_the_same_content(small: tuple[Scenario, Path], tmp_pa
     assert content_digest(tmp_path / "out") == content_digest(small[1])
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_where_no_cluster_answers_it_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ray: got 127.0.0.1:1, expected local, auto or a running"):
+        swept(scenario(tmp_path), tmp_path / "out", RayCluster("127.0.0.1:1", 2))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_it_is_named() -> None:
     from pbkv.study.workers import load_ray
