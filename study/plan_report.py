@@ -132,7 +132,7 @@ def _verdict(question: Question, point: Point | None) -> str:
 
 def _value(target: Target, point: Point) -> str:
     value = point.values[target.name]
-    return "failed" if value is None else f"{value:.4g}{' s' if target.at_most else ''}"
+    return "failed" if value is None else f"{value:.5g}{' s' if target.at_most else ''}"
 
 
 def _curve_rows(question: Question, line: Line) -> list[list[str]]:
