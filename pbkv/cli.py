@@ -64,6 +64,7 @@ app.command()(cli_simulate.simulate)
 app.command()(cli_simulate.curve)
 app.command()(cli_replay.replay)
 app.command()(cli_train.train)
+app.add_typer(cli_study.app)
 cli_analysis.register(app)
 cli_fidelity.register(app)
 
