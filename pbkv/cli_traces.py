@@ -35,8 +35,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="agent-jsonl, claude-code, lmcache, mooncake, mooncake-v1, mooncake-v2, openai, otel, parquet, "
-            "tau2, vllm-events or weka [default: told from content].",
+            help="agent-jsonl, claude-code, lmcache, mooncake, mooncake-v1, mooncake-v2, openai, otel, "
+            "parquet, tau2, vllm-events or weka [default: told from content].",
         ),
     ] = None,
     force: _Force = False,

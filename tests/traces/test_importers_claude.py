@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,14 @@ def test_prompts_go_on_with_answers_and_all_parallel_results(tmp_path: Path) -> 
     (workflow,), _ = _read(_project(tmp_path))
     first, second, explore, _, third, compacted = workflow.calls
     assert first.num_prompt_tokens == 5000  # as the log says: the stand-in makes up for what it leaves out
-    kinds = list(second.segment_kinds or ())
-    assert kinds == ["system", "user", "output", "tool", "tool"]
-    assert second.segment_ids[:2] == first.segment_ids
-    assert (first.output_id, second.segment_tokens[2]) == (second.segment_ids[2], 40)
-    assert third.segment_ids[:5] == second.segment_ids
+    kinds = [kind for kind, _ in groupby(second.segment_kinds or ())]
+    assert kinds == ["system", "user", "output", "tool"]
+    num_first, num_second = len(first.segment_ids), len(second.segment_ids)
+    assert list(second.segment_ids[:num_first]) == list(first.segment_ids)
+    assert (first.output_id, second.segment_tokens[num_first]) == (second.segment_ids[num_first], 40)
+    assert list(third.segment_ids[:num_second]) == list(second.segment_ids)
     assert compacted.segment_ids[0] == first.segment_ids[0]
-    assert compacted.segment_ids[1] != first.segment_ids[1]
+    assert compacted.segment_ids[2] != first.segment_ids[2]  # [1] is the frame of a user's message
     assert set(explore.segment_ids).isdisjoint(first.segment_ids)
 
 
@@ -155,7 +157,7 @@ def _cut(lines: list[str]) -> list[str]:
 
 
 def _late(lines: list[str]) -> list[str]:
-    return [line.replace("08:00:08.000", "07:00:08.000") for line in lines]
+    return [line.replace("T08:00:3", "T07:00:3") for line in lines]
 
 
 DAMAGES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {

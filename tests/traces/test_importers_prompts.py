@@ -80,7 +80,8 @@ def test_models_share_nothing_and_stand_ins_only_by_name() -> None:
 
 def test_an_answer_is_as_long_as_the_log_says() -> None:
     tree = PromptTree(Estimate())
-    assert [tree.message("output", "x" * 40, number).num_tokens for number in (1, 7, 11, 400)] == [1, 7, 11, 400]
+    for number in (1, 7, 11, 400):
+        assert tree.message("output", "x" * 40, number).num_tokens == number
     assert tree.message("output", "x" * 40).num_tokens == 11
     assert tree.message("output", "x" * 100_000, 3).num_tokens == 3
 

@@ -1,6 +1,6 @@
 """Importers: one module a format, each with ``NAME``, ``read(path)`` and a way to recognise it.
 
-``recognises`` looks at the first line, ``recognises_file`` at a whole file, ``recognises_folder`` at a folder.
+``recognises`` looks at the first line, ``recognises_file`` at more, ``recognises_folder`` at a folder.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class BlockPrompts:
         self._cut: list[tuple[array[int], array[int]]] = []
 
     def add(self, line: int, ids: Sequence[int], num_tokens: int, num_tail: int = 0) -> int:
-        """A prompt of ``num_tokens`` in blocks ``ids``, and ``num_tail`` more. Returns its number."""
+        """A prompt of ``num_tokens`` in blocks ``ids``, and ``num_tail`` more: its number."""
         self._prompts.append(HashedPrompt(line, num_tokens, np.array(ids, np.uint64)))
         self._tails.append(num_tail)
         return len(self._prompts) - 1
@@ -46,7 +46,7 @@ class BlockPrompts:
 
 
 def block_id(value: object) -> int | None:
-    """A block's hash as a number below 2^62: numbers, hexadecimal texts and other texts; None for the rest."""
+    """A block's hash, a number or a text, as a number below 2^62; None for anything else."""
     if type(value) is int:
         return value % (1 << 62)
     if isinstance(value, str) and value:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def link_by_time(calls: Sequence[LoggedCall]) -> None:
     Where a time is missing, the call before it in the log.
     """
     if any(call.started_s is None or call.ended_s is None for call in calls):
-        for before, call in zip(calls, calls[1:], strict=False):
+        for before, call in pairwise(calls):
             call.parents = call.parents or [before]
         return
     ends = sorted(calls, key=lambda call: call.ended_s or 0.0)

@@ -25,8 +25,9 @@ _HEAD_LINES = 50
 _TYPES = ("user", "assistant")
 
 
-def recognises(line: str) -> bool:
-    return _is_record(parsed(line))
+def recognises_file(path: Path) -> bool:
+    """Whether one of the first lines is a message: a session often begins with other records."""
+    return _has_records(path)
 
 
 def recognises_folder(path: Path) -> bool:

@@ -40,7 +40,7 @@ def recognises(line: str) -> bool:
 
 
 def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The workflows by arrival. Raises TraceError for a bad row and for a row that waits for an unknown one."""
+    """The workflows by arrival. Raises TraceError for a bad row, and if one waits for an unknown one."""
     log = Log(path, NAME, blocks=BlockPrompts(path, block_size))
     requests: dict[str, _Request] = {}
     for row in rows(path):

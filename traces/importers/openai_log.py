@@ -34,8 +34,7 @@ _LASTS = ("duration_s", "latency_s")
 
 
 def recognises(line: str) -> bool:
-    values = mapping(parsed(line))
-    return isinstance(_request(values).get("messages"), list)
+    return isinstance(_request(mapping(parsed(line))).get("messages"), list)
 
 
 def read(

@@ -3,8 +3,8 @@
 After the semantic conventions for generative AI: a span with a prompt's token count, or of an inference
 operation, is a call; ``gen_ai.conversation.id`` (else the trace id) is its workflow, ``gen_ai.agent.name``
 of the span or of the nearest span around it its agent. Prompts are only known where content was recorded
-(``gen_ai.system_instructions``, ``gen_ai.tool.definitions``, ``gen_ai.input.messages``, on the span or on one of
-its events); a prompt that was not recorded shares nothing.
+(``gen_ai.system_instructions``, ``gen_ai.tool.definitions``, ``gen_ai.input.messages``, on the span or an
+event of it); a prompt that was not recorded shares nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pbkv.traces.errors import TraceError
 from pbkv.traces.importers.calls import Log, LoggedCall, link_by_time
 from pbkv.traces.importers.chat import Prompts, Said, said, written
-from pbkv.traces.importers.loose import count, document, dumped, items, mapping, name, parsed, records
+from pbkv.traces.importers.lines import first_line
+from pbkv.traces.importers.loose import (
+    DAMAGE,
+    count,
+    document,
+    dumped,
+    items,
+    mapping,
+    name,
+    opened,
+    parsed,
+    records,
+)
 from pbkv.traces.importers.text import Tokens
 from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "otel"
+_HEAD_BYTES = 4096
 _CALLS = ("chat", "text_completion", "generate_content")
 _NO_CALLS = (
     "invoke_agent",
@@ -53,8 +67,13 @@ class _Found:
     trace_id: str
 
 
-def recognises(line: str) -> bool:
-    return '"resourceSpans"' in line[:4096] or '"resource_spans"' in line[:4096]
+def recognises_file(path: Path) -> bool:
+    with opened(path) as file:
+        try:
+            head = file.read(_HEAD_BYTES)
+        except DAMAGE:
+            return False
+    return b'"resourceSpans"' in head or b'"resource_spans"' in head
 
 
 def read(path: Path, tokens: Tokens) -> tuple[Iterator[Workflow], TraceMetadata]:
@@ -150,14 +169,15 @@ class _Reader:
 
 def _exports(path: Path, log: Log) -> Iterator[dict[str, Any]]:
     """The exports of a file: its lines, or, where lines are no JSON by themselves, all of it."""
-    num_found = 0
-    for record in records(path, log.counts):
-        num_found += 1
-        yield record
-    if not num_found:
-        log.counts.clear()
-        whole = document(path)
-        yield from whole if isinstance(whole, list) else [mapping(whole)]
+    if parsed(first_line(path)) is None:
+        try:
+            whole = document(path)
+        except TraceError:
+            pass  # lines, then, the first of them damaged
+        else:
+            yield from whole if isinstance(whole, list) else [mapping(whole)]
+            return
+    yield from records(path, log.counts)
 
 
 def _spans(export: Any) -> Iterator[dict[str, Any]]:

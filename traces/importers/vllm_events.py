@@ -2,9 +2,9 @@
 
 vLLM publishes them as msgpack over ZMQ (``--kv-events-config``); a subscriber that writes each batch as one
 JSON object, ``{"ts": …, "events": [{"type": "BlockStored", …}]}``, makes such a file. Events name no
-requests: a run of blocks that grows without a break is taken as one, and becomes a workflow of one call. Its prompt
-is the chain of blocks back to the first. Decoded blocks cannot be told from prompt blocks, and a request
-whose blocks were all there leaves no event: reuse is understated. Both are said in the closing line.
+requests: a run of blocks that grows without a break is taken as one, and becomes a workflow of one call.
+Its prompt is the chain of blocks back to the first. Decoded blocks cannot be told from prompt blocks, and a
+request whose blocks were all there leaves no event: reuse is understated. Both are said in the closing line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Weka's agentic traces (kv-cache-tester): one JSON object a session, with block hashes of each prompt.
 
-A file is one session or has one a line; a folder is read file by file. ``requests`` holds calls (``t``, ``in``,
-``out``, ``hash_ids``, ``api_time``, ``think_time``) and ``subagent`` entries with calls of their own: a sub-agent starts behind the call before it, and the call after it waits for its last one. Hash ids
-of scope ``local`` mean nothing outside their session.
+A file is one session or has one a line; a folder is read file by file. ``requests`` holds calls (``t``,
+``in``, ``out``, ``hash_ids``, ``api_time``, ``think_time``) and ``subagent`` entries with calls of their own:
+a sub-agent starts behind the call before it, and the call after it waits for its last one. Hash ids of scope
+``local`` mean nothing outside their session.
 """
 
 from __future__ import annotations
