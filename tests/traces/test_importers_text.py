@@ -253,7 +253,7 @@ def test_options_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
     log.write_text(json.dumps(tau2_results()))
     for option in ({"workflow_field": "a"}, {"block_size": 16}, {"tokenizer": "/no/such.json"}):
         with pytest.raises(ConfigError):
-            importers.read(log, **option)  # type: ignore[arg-type]
+            importers.read(log, **option)
     with pytest.raises(TraceError, match="folder"):
         importers.read(tmp_path, format_name="openai")
     (tmp_path / "empty").mkdir()

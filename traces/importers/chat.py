@@ -46,7 +46,7 @@ class Prompts:
         tree = self._log.tree
         for kind, text in said:
             num_tokens = self._answers.get((workflow_id, _digest(text))) if kind == "output" else None
-            node = tree.add(node, tree.message(kind, text, num_tokens))
+            node = tree.add_text(node, kind, text, num_tokens)
         return node
 
     def answer(

@@ -20,7 +20,7 @@ from weakref import finalize
 
 import numpy as np
 
-from pbkv.traces.importers.text import Codes, Tokens
+from pbkv.traces.importers.text import Tokens
 from pbkv.traces.schema import KINDS
 
 ROOT = 0
@@ -29,6 +29,7 @@ _HEADERS = {kind: np.array([2**64 - 2 - index], np.uint64) for index, kind in en
 _CODE_BYTES = 8
 _FIRST_READ = 32  # tokens
 _UNSTORED = -1
+_MOST_RECENT = 200_000
 
 
 class Message(NamedTuple):
@@ -55,6 +56,7 @@ class PromptTree:
         self._only_child = array("q", [0])
         self._rivals: dict[int, list[int]] = {}
         self._pieces: dict[int, tuple[tuple[int, int], ...]] = {}
+        self._recent: dict[int, tuple[tuple[int, int], ...]] = {}  # so that calls share their numbers
         self._num_ids = 0
 
     def root(self, model: str) -> int:
@@ -63,11 +65,16 @@ class PromptTree:
 
     def message(self, kind: str, text: str, num_tokens: int | None = None) -> Message:
         """``text`` as a message. ``num_tokens``: its length in the log, end token included."""
-        inner = None if num_tokens is None else max(num_tokens - 1, 0)
-        parts = [self.tokens.codes(text, inner), _END]
-        if kind != "output":
-            parts.insert(0, _HEADERS[kind])
-        return self._stored(kind, np.concatenate(parts))
+        raw = self._framed(kind, text, num_tokens)
+        offset, self._num_stored = self._num_stored, self._num_stored + len(raw) // _CODE_BYTES
+        self._file.write(raw)
+        return Message(_digest(raw), kind, len(raw) // _CODE_BYTES, offset)
+
+    def add_text(self, parent: int, kind: str, text: str, num_tokens: int | None = None) -> int:
+        """As ``add(parent, message(…))``, but tokens that are there already are not stored again."""
+        raw = self._framed(kind, text, num_tokens)
+        known = self._nodes.get(self._key(parent, _digest(raw)))
+        return self.add(parent, self.message(kind, text, num_tokens)) if known is None else known
 
     def stand_in(self, kind: str, num_tokens: int, name: str = "") -> Message:
         """A message of which only the length is known: like no other one, but those of the same ``name``."""
@@ -118,17 +125,26 @@ class PromptTree:
         return pieces[0][0] if len(pieces) == 1 else None
 
     def _of(self, node: int) -> tuple[tuple[int, int], ...]:
-        whole = ((node, self._lengths[node]),) if self._lengths[node] else ()
-        return self._pieces.get(node, whole)
+        found = self._recent.get(node)
+        if found is None:
+            whole = ((node, self._lengths[node]),) if self._lengths[node] else ()
+            if len(self._recent) >= _MOST_RECENT:
+                self._recent.clear()
+            found = self._recent[node] = self._pieces.get(node, whole)
+        return found
 
-    def _stored(self, kind: str, codes: Codes) -> Message:
-        raw = codes.tobytes()
-        self._file.write(raw)
-        offset, self._num_stored = self._num_stored, self._num_stored + len(codes)
-        return Message(hashlib.blake2b(raw, digest_size=16).digest(), kind, len(codes), offset)
+    def _framed(self, kind: str, text: str, num_tokens: int | None) -> bytes:
+        inner = None if num_tokens is None else max(num_tokens - 1, 0)
+        parts = [self.tokens.codes(text, inner), _END]
+        if kind != "output":
+            parts.insert(0, _HEADERS[kind])
+        return np.concatenate(parts).tobytes()
+
+    def _key(self, parent: int, digest: bytes) -> bytes:
+        return _digest(self._keys[parent] + digest)
 
     def _child(self, parent: int, message: Message) -> int:
-        key = hashlib.blake2b(self._keys[parent] + message.digest, digest_size=16).digest()
+        key = self._key(parent, message.digest)
         known = self._nodes.get(key)
         if known is not None:
             return known
@@ -195,3 +211,7 @@ class PromptTree:
     def _new_id(self) -> int:
         self._num_ids += 1
         return self._num_ids - 1
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=16).digest()
