@@ -259,3 +259,18 @@ def test_options_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TraceError, match="folder without known logs"):
         importers.read(tmp_path / "empty")
+
+
+def test_no_value_of_a_line_is_a_traceback(tmp_path: Path) -> None:
+    deep: Any = "x"
+    for _ in range(300):
+        deep = [{"type": "tool_result", "content": deep}]
+    odd: list[Any] = [None, 7, 1e308, 10**400, -1, "x", "\ud800", [], {}, [[]], True, deep]
+    names = ("workflow_id", "agent", "request", "response", "started_at", "ended_at")
+    lines = [{**openai_lines()[0], "response": {"id": None}, name: value} for name in names for value in odd]
+    contents = [
+        {**openai_lines()[0], "response": {}, "request": {"messages": [{**ASK, "content": v}]}} for v in odd
+    ]
+    log = _lines(tmp_path / "log.jsonl", [*openai_lines(), *lines, *contents])
+    workflows, _ = _read(log, format_name="openai")
+    assert sum(len(workflow.calls) for workflow in workflows) > len(odd)

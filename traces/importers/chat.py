@@ -95,7 +95,11 @@ def written(content: Any, counts: Counter[str]) -> str:
         return content
     if isinstance(content, dict):
         content = [content]
-    return "\n".join(filter(None, (_block(block, counts) for block in items(content))))
+    try:
+        return "\n".join(filter(None, (_block(block, counts) for block in items(content))))
+    except RecursionError:
+        counts["parts nested too deep left out"] += 1
+        return ""
 
 
 def usage_of(usage: Any) -> tuple[int | None, int | None]:

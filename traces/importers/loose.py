@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pbkv.traces.errors import TraceError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 DAMAGE = (EOFError, zlib.error, BadGzipFile)
+_LARGEST_TIME = 1e300  # also below the integers that no float can hold
 _LARGEST_TOKENS = 2**31 - 1
 
 
@@ -109,7 +109,7 @@ def field(value: Any, dotted: str) -> Any:
 
 def seconds(value: Any) -> float | None:
     """An instant in seconds: a number of s, ms, µs or ns since 1970 (told by its size), or an ISO time."""
-    if type(value) in (int, float) and math.isfinite(value) and value >= 0:
+    if type(value) in (int, float) and 0 <= value < _LARGEST_TIME:
         number = float(value)
         for above, factor in ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3)):
             if number > above:
@@ -128,4 +128,7 @@ def seconds(value: Any) -> float | None:
 
 def dumped(value: Any) -> str:
     """A value as text, the same for equal values."""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deep)"
