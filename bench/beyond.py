@@ -122,7 +122,7 @@ def trace_of(folder: Path, workload: str, seed: int) -> Path:
     if not path.exists():
         base = workload.partition("-")[0] if workload not in ("drift", "mix") else "hover"
         metadata = workload_metadata(base, NUM_WORKFLOWS, seed)
-        write_trace(path, _workflows(workload, seed), replace(metadata, name=workload))
+        write_trace(path, _workflows(workload, seed), metadata)
     return path
 
 
