@@ -185,19 +185,19 @@ def cells(folder: Path) -> list[Cell]:
     for seed, workload, policy in product(range(10), CONCURRENCY, MAIN):
         found.append(_paper(folder, "paper", workload, seed, policy))
     hosts = ((1.0, THROUGH), (0.0, THROUGH), (1.0, EXCLUSIVE))
-    for seed, (ratio, mode), (workload, pressure) in product(range(3), hosts, SCARCE.items()):
+    for seed, (ratio, mode), (workload, pressure) in product(range(2), hosts, SCARCE.items()):
         policies = (*SCARCE_MAIN, *ABLATIONS) if (ratio, mode) == (1.0, THROUGH) else SCARCE_MAIN
         found += [_scarce(folder, "scarce", workload, seed, p, pressure, mode, ratio) for p in policies]
-    for seed, at, policy in product(range(5), CONCURRENCIES, ("lru", "pbkv", BEGUN, NEW)):
+    for seed, at, policy in product(range(3), CONCURRENCIES, ("lru", "pbkv", BEGUN, NEW)):
         found.append(Cell(folder, "concurrency", "hover", seed, policy, concurrency=at))
-    for seed, given, policy in product(range(3), FAULTS.values(), ("lru", "lae", "pbkv", NEW)):
+    for seed, given, policy in product(range(2), FAULTS.values(), ("lru", "lae", "pbkv", NEW)):
         found.append(replace(_paper(folder, "faults", "hover", seed, policy), **given))
         found.append(replace(_scarce(folder, "faults", "hover", seed, policy, "above"), **given))
-    for seed, workload, policy in product(range(10), CONCURRENCY, ("lru", "pbkv", BEGUN, NEW)):
+    for seed, workload, policy in product(range(5), CONCURRENCY, ("lru", "pbkv", BEGUN, NEW)):
         found.append(replace(_paper(folder, "paper", workload, seed, policy), write_mode=EXCLUSIVE))
-    for seed, workload, policy in product(range(5), CONCURRENCY, ABLATIONS):
+    for seed, workload, policy in product(range(3), CONCURRENCY, ABLATIONS):
         found.append(_paper(folder, "paper", workload, seed, policy))
-    for seed, workload, policy in product(range(3), ("drift", "mix"), ("lru", "lae", "pbkv", BEGUN, NEW)):
+    for seed, workload, policy in product(range(2), ("drift", "mix"), ("lru", "lae", "pbkv", BEGUN, NEW)):
         found.append(Cell(folder, "mix", workload, seed, policy, concurrency=48))
         found.append(_scarce(folder, "mix", workload, seed, policy, "in"))
     for seed, workload, policy in product(range(3), CONCURRENCY, ("pbkv", NEW)):
