@@ -9,7 +9,7 @@ chance that any of the next K calls of their workflows reads them, told in tenth
 of the workflow that arrived last, as it will be served last; then the less likely, then the deeper.
 Admission: `pbkv.cache.patience`.
 
-Forecasts are Markov's, learnt while serving; who reads on from whom is learnt too. A workflow silent for ten
+Forecasts are Markov's, learnt while serving; who reads on from whom is learnt too. A workflow silent for thirty
 mean waits counts as ended until it is heard of again, as an end message may be lost.
 """
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pbkv.traces.schema import Workflow
 
 _TENTHS = 10
-_SILENT_WAITS = 10.0  # mean waits
-_LEAST_SILENCE_S = 5.0
+_SILENT_WAITS = 30.0  # mean waits
+_LEAST_SILENCE_S = 20.0
 
 
 class Arrivals(Follower):
@@ -92,7 +92,7 @@ class AnyRead:
 
 
 class SilentActivity(TimedActivity):
-    """Activity in which a workflow is retired when it has been silent for ten mean waits (5 s at least)."""
+    """A workflow is retired when it has been silent for thirty mean waits, and for 20 s at least."""
 
     def __init__(self, predictor: Predictor | None, inheritance: Inheritance, idle_timeout_s: float) -> None:
         super().__init__(predictor, AnyRead(), inheritance, idle_timeout_s=idle_timeout_s)

@@ -104,9 +104,9 @@ def test_who_is_silent_counts_as_ended() -> None:
     world, _ = make(6)
     lost, lives = flow("x", "aa"), flow("y", "aaaa")
     world.serve(lost)
-    for position in range(3):  # waits of a second, so that it is silent after ten
+    for position in range(3):  # waits of a second, so that it is silent after thirty
         world.serve(lives, position)
-    world.now_s += 11.0
+    world.now_s += 31.0
     world.submit(lives, 3)
     world.serve(flow("z", "a", own=16))
     assert (world.blocks_of(lost), world.blocks_of(lives)) == (0, 2)
