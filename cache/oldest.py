@@ -9,8 +9,8 @@ chance that any of the next K calls of their workflows reads them, told in tenth
 of the workflow that arrived last, as it will be served last; then the less likely, then the deeper.
 Admission: `pbkv.cache.patience`.
 
-Forecasts are Markov's, learnt while serving; who reads on from whom is learnt too. A workflow silent for thirty
-mean waits counts as ended until it is heard of again, as an end message may be lost.
+Forecasts are Markov's, learnt while serving; who reads on from whom is learnt too. A workflow silent for
+thirty mean waits counts as ended until it is heard of again, as an end message may be lost.
 """
 
 from __future__ import annotations
