@@ -133,9 +133,10 @@ def _oldest_first(options: PolicyOptions, known: Known) -> Policy:
 def _without_patience(options: PolicyOptions) -> tuple[Policy, SilentActivity, Arrivals]:
     predictor, arrivals = options.make_predictor(), Arrivals()
     activity = SilentActivity(predictor, LearnedInheritance(), options.idle_timeout_s)
-    orders = (YoungestLeaves(activity, arrivals) for _ in range(2))
+    gpu_order, host_order = YoungestLeaves(activity, arrivals), YoungestLeaves(activity, arrivals)
     order = ByArrival(arrivals)
-    policy = Policy(*orders, (activity, arrivals), request_order=order, predictor=predictor)
+    followers = activity, arrivals
+    policy = Policy(gpu_order, host_order, followers, request_order=order, predictor=predictor)
     return policy, activity, arrivals
 
 
