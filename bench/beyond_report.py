@@ -253,7 +253,7 @@ def draw(cells: Cells, by_load: Cells, target: Path) -> None:
     with new_figure(
         4.6,
         title,
-        "left: HoVer-like, paper's engine, six running; right: none queue; wt write-through, ex exclusive host tier (seed 0)",
+        "left: HoVer-like, paper's engine, six running; right: scarce; wt, ex: host tier's write mode",
     ) as figure:
         left, right = figure.subplots(1, 2)
         for policy in ("lru", "pbkv", NEW):
