@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pbkv.cache.decisions import Load, Offload
@@ -128,7 +127,7 @@ class RealCopies:
             if isinstance(flight.copy, Load):
                 self._on_load_end(flight.copy)
             else:
-                self._tiers.end_offload(flight.copy, self._env.now)
+                self._tiers.end_offload(flight.copy, self._instant(transfer.ended_at_s))
                 has_offload = True
         return has_offload
 
@@ -187,14 +186,18 @@ class RealCopies:
             )
         )
 
+    def _instant(self, machine_s: float | None) -> float:
+        """The run's instant of an instant of the machine that has just gone by."""
+        ago_s = 0.0 if machine_s is None else self._pace.now_s - machine_s
+        return self._env.now - max(ago_s, 0.0)
+
     def _expected_end_s(self, flights: dict[Transfer, _InFlight]) -> float:
         """When the oldest copy in flight ends if the link keeps its pace."""
         if not flights:
             return float("inf")
         transfer = next(iter(flights))
         left_s = (len(transfer.source) - transfer.num_done) * self.block_bytes / self.h2d_bytes_per_s
-        elapsed_s = perf_counter() - transfer.submitted_at_s if transfer.begun_at_s is None else 0.0
-        return self._env.now + max(left_s - elapsed_s, 0.0)
+        return self._env.now + left_s
 
 
 def _gpu_and_host(flight: _InFlight) -> tuple[PageIds, PageIds]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pbkv.replay.attention import StepContext
-from pbkv.replay.batch import Groups, Longs, Slice, starts_of
+from pbkv.replay.batch import Longs, Slice, starts_of
 from pbkv.replay.staging import Staging, offsets_of, view
 
 if TYPE_CHECKING:
@@ -139,7 +139,6 @@ class DecodeRunner:
         page = self._pages[self._page_starts[:bucket] + positions // page_size].long()
         context = StepContext(
             pool=self._pool,
-            groups=Groups(bucket, 0),
             slots=torch.where(is_used, page * page_size + positions % page_size, -1),
             q_starts=self._q_starts[: bucket + 1],
             kv_lens=kv_lens,

@@ -71,7 +71,6 @@ _UNSUPPORTED = (
     ("attn_logit_softcapping", "softcap of attention scores"),
     ("final_logit_softcapping", "softcap of logits"),
     ("attention_chunk_size", "chunked attention"),
-    ("add_sink", "attention sinks"),
     ("cross_attention_layers", "cross attention"),
     ("encoder_layers", "an encoder"),
     ("vision_config", "images"),
@@ -115,17 +114,21 @@ def check_supported(config: Any, name: str) -> None:
     for field, feature in _UNSUPPORTED:
         if getattr(config, field, None):
             raise ConfigError("model", name, f"a dense decoder with plain attention, not {feature} ({field})")
-    if _slides(config):
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    if _slides(config) or "sliding_attention" in others:
         raise ConfigError("model", name, "attention to everything before, not a sliding window")
+    if others:
+        raise ConfigError("model", name, f"attention to everything before, not {others[0]}")
+    if config.model_type == "gpt_oss":
+        raise ConfigError("model", name, "plain softmax, not attention sinks")
     if config.model_type not in FAMILIES:
         raise ConfigError("model", f"{name} ({config.model_type})", f"a decoder of {', '.join(FAMILIES)}")
 
 
 def _slides(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(config, "layer_types", None):
-        return kinds != {"full_attention"}
-    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    """Without a list of layer types, a window is on unless the family has a switch and it is off."""
+    has_window = bool(getattr(config, "sliding_window", None))
+    return has_window and not hasattr(config, "layer_types") and getattr(config, "use_sliding_window", True)
 
 
 def _random(name: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -152,17 +155,23 @@ def _fill(model: Any, device: torch.device) -> None:
 
 
 def _loaded(name: str, dtype: torch.dtype) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
+    import transformers
+    from safetensors import SafetensorError
 
     where, kwargs = _place(name)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        config = AutoConfig.from_pretrained(where, **kwargs)
+        config = transformers.AutoConfig.from_pretrained(where, **kwargs)
         check_supported(config, name)
-        return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **kwargs)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        loader: Any = transformers.AutoModelForCausalLM
+        model, info = loader.from_pretrained(where, dtype=dtype, output_loading_info=True, **kwargs)
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise ConfigError("model", name, f"a model that can be loaded: {_first_line(error)}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(
+            "model", name, f"weights for all of it: {len(missing)} are missing, as {missing[0]}"
+        )
+    return model
 
 
 def _place(name: str) -> tuple[str, dict[str, str]]:

@@ -17,8 +17,6 @@ from pbkv.replay.staging import Staging
 if TYPE_CHECKING:
     from pbkv.replay.pool import Pool
 
-_IN_CONTEXT = ("slots", "q_starts", "kv_lens", "page_starts", "pages")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
@@ -107,15 +105,12 @@ class ModelRunner:
 
     def _staged(self, packed: Packed, groups: Groups) -> tuple[StepContext, dict[str, torch.Tensor]]:
         """Everything the iteration needs, on the device."""
-        named: dict[str, Any] = {}
-        if self.device.type == "cuda":
-            from pbkv.replay import cuda_attention
-
-            tiles = cuda_attention.tile_arrays(packed, groups, self._group_size)
-            staged = self._staging.send(packed.arrays() | tiles)
-            num_sms, num_kv_heads = cuda_attention.num_sms(self.device), self.pool.shape.num_kv_heads
-            named["launch"] = cuda_attention.plan_launch(packed, groups, staged, num_kv_heads, num_sms)
-        else:
+        if self.device.type == "cpu":
             staged = self._staging.send(packed.arrays())
-        named |= {name: staged[name] for name in _IN_CONTEXT}
-        return StepContext(pool=self.pool, groups=groups, **named), staged
+            return StepContext.of(self.pool, staged, None), staged
+        from pbkv.replay import cuda_attention as cuda
+
+        staged = self._staging.send(packed.arrays() | cuda.tile_arrays(packed, groups, self._group_size))
+        num_kv_heads, processors = self.pool.shape.num_kv_heads, cuda.num_sms(self.device)
+        launch = cuda.plan_launch(packed, groups, staged, num_kv_heads, processors)
+        return StepContext.of(self.pool, staged, launch), staged

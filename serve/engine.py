@@ -55,6 +55,7 @@ class Engine:
         self._sample_at_s = 0.0
         self._prefilling: dict[Request, None] = {}
         self._decoding = Decoding(manager.config.block_size)
+        self._beside_prefill = self._decoding if self._mixes else Decoding(manager.config.block_size)
         self._blocked = False  # the head of the queue was refused for lack of blocks …
         self._retry = True  # … and something has changed since
         self._ask_again_s = float("inf")  # when the policy may admit whom it now does not
@@ -105,7 +106,7 @@ class Engine:
             elif self._prefilling:
                 self._prefetch()
                 chunks = self._plan_chunks()
-                yield self._boundary(self.worker.iteration_s(chunks, self._decoding))
+                yield self._boundary(self.worker.iteration_s(chunks, self._beside_prefill))
                 self._end_copies()
                 self.num_iterations += 1
                 if self._mixes:

@@ -87,7 +87,6 @@ def test_padding_gives_zeros_and_no_nan() -> None:
     ids = torch.tensor([0, 1], dtype=torch.int32)
     context = StepContext(
         pool=pool,
-        groups=Groups(2, 0),
         slots=torch.tensor([packed.slots[0], -1]),
         q_starts=torch.tensor([0, 1, 2], dtype=torch.int32),
         kv_lens=torch.tensor([601, 0], dtype=torch.int32),
@@ -131,8 +130,7 @@ def _context(pool: Pool, packed: Packed, groups: Groups, case: Case) -> StepCont
     arrays = packed.arrays() | cuda_attention.tile_arrays(packed, groups, case.num_heads // case.num_kv_heads)
     staged = {name: torch.from_numpy(array) for name, array in arrays.items()}
     launch = cuda_attention.plan_launch(packed, groups, staged, case.num_kv_heads, case.num_processors)
-    names = ("slots", "q_starts", "kv_lens", "page_starts", "pages")
-    return StepContext(pool=pool, groups=groups, launch=launch, **{name: staged[name] for name in names})
+    return StepContext.of(pool, staged, launch)
 
 
 def _plain(pages: torch.Tensor, packed: Packed, query: torch.Tensor, scale: float) -> torch.Tensor:
@@ -160,3 +158,33 @@ def test_kernels_compile_for_an_h100_without_stack_and_load_keys_asynchronously(
     assert all(kernel["stack"] == kernel["local"] == 0 for kernel in report.values()), report
     assert all(report[name]["cp_async"] for name in report if name.startswith(("decode", "extend"))), report
     assert all(kernel["shared"] <= 227 * 1024 for kernel in report.values()), report
+
+
+def test_varlen_attention_is_asked_for_as_this_torch_spells_it() -> None:
+    def of_211(q: object, *, scale: float, window_size: tuple[int, int] = (-1, -1)) -> None: ...
+    def of_213(q: object, *, window_size: tuple[int, int] = (-1, -1), enable_gqa: bool = False) -> None: ...
+    def of_210(q: object, *, is_causal: bool = False) -> None: ...
+
+    assert cuda_attention.options_of(of_211) == {"window_size": (-1, 0)}
+    assert cuda_attention.options_of(of_213) == {"window_size": (-1, 0), "enable_gqa": True}
+    assert cuda_attention.options_of(of_210) == {"is_causal": True}
+
+
+def test_long_slices_go_to_varlen_attention_with_their_gathered_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[list[int], list[int], int, int]] = []
+
+    def varlen(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, q_bounds: torch.Tensor,
+        kv_bounds: torch.Tensor, max_q: int, max_kv: int, *, scale: float, **options: object,
+    ) -> torch.Tensor:  # fmt: skip
+        calls.append((q_bounds.tolist(), kv_bounds.tolist(), max_q, max_kv))
+        mask = torch.ones(max_q, max_kv, dtype=torch.bool).tril(max_kv - max_q)
+        query, key, value = (each.transpose(0, 1) for each in (query, key, value))
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True).transpose(0, 1)
+
+    monkeypatch.setattr(cuda_attention, "_varlen_options", lambda: (varlen, {}))
+    test_kernels_equal_plain_attention(Case(((1, 40), (150, 30), (3, 9), (129, 0))))
+    assert calls == [([0, 150], [0, 180], 150, 180), ([0, 129], [0, 129], 129, 129)]
