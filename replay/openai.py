@@ -15,7 +15,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.known import MissCosts
-from pbkv.replay.openai_client import Answer, Ask, Client, Server, ServerError
+from pbkv.replay.openai_answer import Answer
+from pbkv.replay.openai_client import Ask, Client, Server, ServerError
 from pbkv.replay.tokens import tokens_of
 from pbkv.serve.cell import CellResult, PrefetchUse
 from pbkv.serve.run import run_cells
