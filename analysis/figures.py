@@ -5,27 +5,28 @@ Each function writes to ``target``, a path or a binary file. matplotlib is impor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pbkv.analysis.course import NUM_WINDOWS, Course, course_of
 from pbkv.analysis.intervals import FloatArray, Interval
 from pbkv.analysis.labels import distinct, shared
-from pbkv.analysis.load import Cell, Run, Setting
+from pbkv.analysis.lines import apart, draw_bound, draw_lines, mark, scale_capacity, start_at_zero
+from pbkv.analysis.load import Cell, Run
 from pbkv.analysis.points import Point
-from pbkv.analysis.style import CLASS_COLORS, FAINT, INK, Target, look_of, new_figure, save
+from pbkv.analysis.style import CLASS_COLORS, INK, Target, look_of, new_figure, save
 from pbkv.analysis.summary import CellSummary, over_seeds, summarise_cells
 from pbkv.analysis.sums import TOKEN_CLASSES
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 LINES_HEIGHT = 5.0  # inches: of the figures by capacity and by concurrency
 COURSE_HEIGHT = 6.0
+LINK_HEIGHT = 1.8  # more, where copies cross the link
 _INCHES_PER_CELL = 0.42
 _INCHES_AROUND_CELLS = 1.65
 _CLASS_NAMES = {
@@ -36,8 +37,11 @@ _CLASS_NAMES = {
     "partial": "miss: partial block",
     "cold": "miss: cold",
 }
-_LINE_STYLES = ("-", "--", ":", "-.")
+_PERCENT = 100
+_HIT_RATIO = "GPU hit ratio (% of prompt tokens)"
+_LATENCY = "mean workflow latency (s)"
 _TIER_STYLES = {"GPU": "-", "host": ":"}
+_LINK_STYLES = {"host to GPU": "-", "GPU to host": ":"}
 
 
 def overview_height(num_settings: int) -> float:
@@ -62,21 +66,45 @@ def policy_overview(run: Run, target: Target) -> None:
 
 
 def hit_ratio_by_capacity(
-    points: Sequence[Point], target: Target, *, subtitle: str = "", infinite_ratio: float | None = None
+    points: Sequence[Point],
+    target: Target,
+    *,
+    subtitle: str = "",
+    infinite_ratio: float | None = None,
+    knee: Point | None = None,
 ) -> None:
     """GPU hit ratio over GPU capacity, one line a policy; ``infinite_ratio`` draws the upper bound.
 
-    Takes the results of `pbkv curve` as points, or a run's by ``capacity_points``. Raises ConfigError
-    without points.
+    Takes the results of `pbkv curve` as points, or a run's by ``capacity_points``; ``knee`` is marked.
+    Raises ConfigError without points.
     """
     with new_figure(LINES_HEIGHT, "GPU hit ratio by GPU capacity", subtitle) as figure:
         axes = figure.subplots()
-        _lines(axes, points)
-        axes.set_xlabel("GPU capacity (blocks)")
+        draw_lines(axes, points, _PERCENT)
+        axes.set(xlabel="GPU capacity (blocks)", ylabel=_HIT_RATIO)
+        start_at_zero(axes, 102)
         if infinite_ratio is not None:
-            axes.axhline(100 * infinite_ratio, color=FAINT, ls=(0, (5, 3)), lw=1, label="infinite cache")
+            draw_bound(axes, 100 * infinite_ratio)
             axes.set_ylim(top=min(102, max(axes.get_ylim()[1], 108 * infinite_ratio)))
-        _scale_capacity(axes, sorted({point.x for point in points}))
+        if knee is not None:
+            mark(axes, knee, 100)
+        scale_capacity(axes, sorted({point.x for point in points}))
+        _legend_beside(axes)
+        save(figure, target)
+
+
+def latency_by_capacity(
+    points: Sequence[Point], target: Target, *, subtitle: str = "", infinite_s: float | None = None
+) -> None:
+    """Mean workflow latency over GPU capacity, one line a policy; ``infinite_s`` draws the lower bound."""
+    with new_figure(LINES_HEIGHT, "Workflow latency by GPU capacity", subtitle) as figure:
+        axes = figure.subplots()
+        draw_lines(axes, points, 1, lowest_is_best=True)
+        axes.set(xlabel="GPU capacity (blocks)", ylabel=_LATENCY)
+        start_at_zero(axes)
+        if infinite_s is not None:
+            draw_bound(axes, infinite_s)
+        scale_capacity(axes, sorted({point.x for point in points}))
         _legend_beside(axes)
         save(figure, target)
 
@@ -88,38 +116,56 @@ def hit_ratio_by_concurrency(points: Sequence[Point], target: Target, *, subtitl
     """
     with new_figure(LINES_HEIGHT, "GPU hit ratio by concurrency", subtitle) as figure:
         axes = figure.subplots()
-        _lines(axes, points)
-        axes.set_xlabel("concurrent workflows")
-        axes.set_xticks(_apart(sorted({point.x for point in points})))
+        draw_lines(axes, points, _PERCENT)
+        axes.set(xlabel="concurrent workflows", ylabel=_HIT_RATIO)
+        start_at_zero(axes, 102)
+        axes.set_xticks(apart(sorted({point.x for point in points})))
+        _legend_beside(axes)
+        save(figure, target)
+
+
+def latency_by_concurrency(points: Sequence[Point], target: Target, *, subtitle: str = "") -> None:
+    """Mean workflow latency over the number of concurrent workflows, one line a policy."""
+    with new_figure(LINES_HEIGHT, "Workflow latency by concurrency", subtitle) as figure:
+        axes = figure.subplots()
+        draw_lines(axes, points, 1, lowest_is_best=True)
+        axes.set(xlabel="concurrent workflows", ylabel=_LATENCY)
+        start_at_zero(axes)
+        axes.set_xticks(apart(sorted({point.x for point in points})))
         _legend_beside(axes)
         save(figure, target)
 
 
 def course_of_run(
-    run: Run, target: Target, *, cells: Sequence[int] | None = None, num_windows: int = 60
+    run: Run, target: Target, *, cells: Sequence[int] | None = None, num_windows: int = NUM_WINDOWS
 ) -> None:
-    """Hit ratio (num_hit_tokens of the samples) and occupancy of both tiers over simulated time.
+    """Hit ratio (num_hit_tokens of the samples), occupancy of both tiers and the link over simulated time.
 
     ``cells`` are cell numbers; without them, the first cell of each policy. The hit ratio is that of
     the prompt tokens seen in each of (at most) ``num_windows`` equal windows of a cell's time. Raises
     ConfigError for a cell without occupancy samples.
     """
     chosen = _chosen(run, cells)
+    courses = [course_of(run, cell, num_windows) for cell in chosen]
     settings = [cell.setting for cell in chosen]
-    with new_figure(COURSE_HEIGHT, "Course of the run: hit ratio and occupancy", shared(settings)) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-        for cell, name in zip(chosen, distinct(settings), strict=True):
-            samples = run.occupancy[run.occupancy["cell"] == cell.cell]
-            if samples.empty:
-                raise ConfigError("cell", cell.cell, "a cell with occupancy samples")
-            _course(upper, lower, cell.setting, samples, name, num_windows)
-        upper.set(ylim=(0, 102), ylabel="hit ratio in a window\n(% of prompt tokens)")
-        lower.set(ylim=(0, 105), ylabel="used blocks\n(% of the tier)", xlabel="time since the start (s)")
-        lower.set_xlim(left=0)
-        for axes in (upper, lower):
+    num_panels = 3 if any(course.uses_link for course in courses) else 2
+    height = COURSE_HEIGHT + (LINK_HEIGHT if num_panels == 3 else 0)
+    title = "Course of the run: hit ratio" + (", occupancy and link" if num_panels == 3 else " and occupancy")
+    with new_figure(height, title, shared(settings)) as figure:
+        panels = figure.subplots(num_panels, 1, sharex=True, height_ratios=[3, 2, 2][:num_panels])
+        for course, name in zip(courses, distinct(settings), strict=True):
+            _course(panels, course, name)
+        panels[0].set(ylim=(0, 102), ylabel="hit ratio in a window\n(% of prompt tokens)")
+        panels[1].set(ylim=(0, 105), ylabel="used blocks\n(% of the tier)")
+        panels[-1].set(xlabel="time since the start (s)")
+        panels[-1].set_xlim(left=0)
+        for axes in panels:
             axes.grid(axis="y")
-        _legend_beside(upper)
-        _legend_of_tiers(lower)
+        _legend_beside(panels[0])
+        _legend_of_styles(panels[1], _TIER_STYLES)
+        if num_panels == 3:
+            panels[2].set(ylim=(0, None), ylabel="link busy\n(% of a window)")
+            _legend_of_styles(panels[2], _LINK_STYLES)
         save(figure, target)
 
 
@@ -127,10 +173,10 @@ def _legend_beside(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
-def _legend_of_tiers(axes: Axes) -> None:
+def _legend_of_styles(axes: Axes, styles: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=INK, ls=style, label=tier) for tier, style in _TIER_STYLES.items()]
+    handles = [Line2D([], [], color=INK, ls=style, label=name) for name, style in styles.items()]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
@@ -182,61 +228,6 @@ def _percent(ratio: Interval | None) -> float:
     return 0.0 if ratio is None else 100 * ratio.mean
 
 
-def _lines(axes: Axes, points: Sequence[Point]) -> None:
-    """One line a policy and variant, the best first in the legend."""
-    if not points:
-        raise ConfigError("points", "none", "at least one hit ratio to draw")
-    lines: dict[tuple[str, str], list[Point]] = {}
-    for point in sorted(points, key=lambda point: point.x):
-        lines.setdefault((point.policy, point.variant), []).append(point)
-    styles = {
-        variant: _LINE_STYLES[i % 4] for i, variant in enumerate(dict.fromkeys(p.variant for p in points))
-    }
-    best_first = sorted(lines, key=lambda key: -np.mean([point.hit_ratio.mean for point in lines[key]]))
-    for policy, variant in best_first:
-        _line(axes, lines[policy, variant], styles[variant])
-    axes.set(ylabel="GPU hit ratio (% of prompt tokens)")
-    axes.set_ylim(0, min(102, 1.08 * axes.get_ylim()[1]))
-    axes.grid(axis="y")
-
-
-def _line(axes: Axes, line: Sequence[Point], style: str) -> None:
-    policy, variant = line[0].policy, line[0].variant
-    look, means = look_of(policy), [100 * point.hit_ratio.mean for point in line]
-    halves = [100 * (point.hit_ratio.half or 0) for point in line]
-    axes.errorbar(
-        [point.x for point in line],
-        means,
-        yerr=halves if any(halves) else None,
-        color=look.color,
-        marker=look.marker,
-        ls=style,
-        capsize=2.5,
-        elinewidth=1,
-        label=f"{policy} · {variant}" if variant else policy,
-    )
-
-
-def _scale_capacity(axes: Axes, capacities: Sequence[float]) -> None:
-    """Powers of two at equal distances where the range is wide; the capacities themselves as ticks."""
-    if capacities[-1] >= 8 * capacities[0]:
-        axes.set_xscale("log", base=2)
-        ticks = [2**power for power in _apart([math.log2(capacity) for capacity in capacities])]
-    else:
-        ticks = _apart(capacities)
-    axes.set_xticks(ticks, [f"{capacity:,.0f}" for capacity in ticks])
-    axes.set_xticks([], minor=True)
-
-
-def _apart(values: Sequence[float]) -> list[float]:
-    """Of rising values those that leave room for a label each: at least a 14th of the axis apart."""
-    kept = [values[0]]
-    for value in values[1:]:
-        if value - kept[-1] >= (values[-1] - values[0]) / 14:
-            kept.append(value)
-    return kept
-
-
 def _chosen(run: Run, cells: Sequence[int] | None) -> list[Cell]:
     if cells is None:
         return list({cell.setting.policy: cell for cell in reversed(run.cells)}.values())[::-1]
@@ -247,32 +238,14 @@ def _chosen(run: Run, cells: Sequence[int] | None) -> list[Cell]:
     return [known[number] for number in cells]
 
 
-def _course(
-    upper: Axes, lower: Axes, setting: Setting, samples: pd.DataFrame, name: str, num_windows: int
-) -> None:
-    at_s = samples["at_s"].to_numpy(np.float64)
-    color = look_of(setting.policy).color
-    middles, percent = _windowed_ratio(samples, at_s, max(1, min(num_windows, len(at_s) - 1)))
-    upper.plot(middles, percent, color=color, label=name)
-    tiers = {
-        "GPU": ("gpu_used_blocks", setting.gpu_blocks),
-        "host": ("host_used_blocks", setting.host_blocks),
-    }
-    for tier, (column, capacity) in tiers.items():
-        if capacity > 0:
-            used = 100 * samples[column].to_numpy(np.float64) / capacity
-            lower.plot(at_s, used, color=color, ls=_TIER_STYLES[tier], lw=1.2)
-
-
-def _windowed_ratio(
-    samples: pd.DataFrame, at_s: FloatArray, num_windows: int
-) -> tuple[FloatArray, FloatArray]:
-    """Middles of the windows (s) and the hit ratio in each (%), NaN where no prompt was seen."""
-    edges = np.linspace(at_s[0], at_s[-1], num_windows + 1)
-    hits, seen = (
-        np.diff(np.interp(edges, at_s, samples[name].to_numpy(np.float64)))
-        for name in ("num_hit_tokens", "num_seen_prompt_tokens")
-    )
-    percent = np.full(num_windows, np.nan)
-    np.divide(100 * hits, seen, out=percent, where=seen > 0)
-    return (edges[1:] + edges[:-1]) / 2, percent
+def _course(panels: Sequence[Axes], course: Course, name: str) -> None:
+    color = look_of(course.cell.setting.policy).color
+    panels[0].plot(course.middles_s, 100 * course.hit_ratio, color=color, label=name)
+    used = (course.gpu_used_ratio, course.host_used_ratio)
+    for ratio, style in zip(used, _TIER_STYLES.values(), strict=True):
+        if ratio is not None:
+            panels[1].plot(course.at_s, 100 * ratio, color=color, ls=style, lw=1.2)
+    if len(panels) == 3:
+        busy = (course.h2d_ratio, course.d2h_ratio)
+        for ratio, style in zip(busy, _LINK_STYLES.values(), strict=True):
+            panels[2].plot(course.middles_s, 100 * ratio, color=color, ls=style, lw=1.2)

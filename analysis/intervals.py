@@ -1,9 +1,13 @@
-"""Means and ratios with 95 % intervals: numpy alone, so that the end of a simulation stays light."""
+"""Means and ratios with 95 % intervals: numpy alone, so that the end of a simulation stays light.
+
+Another ``confidence`` is for who looks at several intervals at once (`pbkv.analysis.verdict`).
+"""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +15,12 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-_CONFIDENCE = 0.95
-_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+CONFIDENCE = 0.95
 _LARGE = 100  # degrees of freedom from which the normal expansion is better than 1e-5
 
 
 class Interval(NamedTuple):
-    """An estimate ± half its 95 % interval, over ``num_values`` independent values.
+    """An estimate ± half its interval, 95 % if nothing else is said, over ``num_values`` independent values.
 
     ``half`` is None where the data tell nothing of the spread (one value, or a single makespan).
     """
@@ -35,7 +38,7 @@ class Interval(NamedTuple):
         return None if self.half is None else self.mean + self.half
 
 
-def mean_interval(values: FloatArray) -> Interval | None:
+def mean_interval(values: FloatArray, confidence: float = CONFIDENCE) -> Interval | None:
     """Mean ± Student's t interval of ``values`` (shape (n,), finite); None if there are none."""
     count = len(values)
     if count == 0:
@@ -44,10 +47,12 @@ def mean_interval(values: FloatArray) -> Interval | None:
     if count == 1:
         return Interval(mean, None, 1)
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    return Interval(mean, student_t(count - 1) * error, count)
+    return Interval(mean, student_t(count - 1, confidence) * error, count)
 
 
-def ratio_interval(numerators: FloatArray, denominators: FloatArray) -> Interval | None:
+def ratio_interval(
+    numerators: FloatArray, denominators: FloatArray, confidence: float = CONFIDENCE
+) -> Interval | None:
     """Σ numerators / Σ denominators (both shape (n,)) with the ratio estimator's interval.
 
     Linearised: the residuals y − R·x take the place of the deviations (Cochran, Sampling Techniques,
@@ -62,26 +67,32 @@ def ratio_interval(numerators: FloatArray, denominators: FloatArray) -> Interval
     residuals = numerators - ratio * denominators
     spread = math.sqrt(float(np.sum(residuals**2)) / (count - 1))
     error = spread * math.sqrt(count) / abs(total)
-    return Interval(ratio, student_t(count - 1) * error, count)
+    return Interval(ratio, student_t(count - 1, confidence) * error, count)
 
 
 @lru_cache(maxsize=1024)
-def student_t(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t with ``degrees`` ≥ 1 degrees of freedom."""
+def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
+    """What Student's t with ``degrees`` ≥ 1 degrees of freedom stays within, with this probability.
+
+    With the usual ``confidence`` that is its 97.5 % quantile.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     if degrees > _LARGE:
-        return _expansion(degrees)
-    low, high = _Z, 13.0  # the quantile at one degree of freedom is 12.71
+        return _expansion(degrees, z)
+    low, high = z, 2 * z
+    while _central_mass(high, degrees) < confidence:
+        high *= 2
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _central_mass(middle, degrees) < _CONFIDENCE else (low, middle)
+        low, high = (middle, high) if _central_mass(middle, degrees) < confidence else (low, middle)
     return (low + high) / 2
 
 
-def _expansion(degrees: int) -> float:
+def _expansion(degrees: int, z: float) -> float:
     """Abramowitz and Stegun 26.7.5, two terms beyond the normal quantile."""
-    first = (_Z**3 + _Z) / 4
-    second = (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96
-    return _Z + first / degrees + second / degrees**2
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / degrees + second / degrees**2
 
 
 def _central_mass(t: float, degrees: int) -> float:

@@ -7,13 +7,13 @@ inside the function that needs it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pbkv.analysis.intervals import FloatArray, Interval, mean_interval, ratio_interval
+from pbkv.analysis.intervals import CONFIDENCE, FloatArray, Interval, mean_interval, ratio_interval
 from pbkv.analysis.load import Cell, Run, Setting
 from pbkv.analysis.summary import MEASURES, CellSummary, over_seeds, summarise_cells
 from pbkv.analysis.sums import HIT_CLASSES, SUMS, TOKEN_CLASSES, WorkflowSums, workflow_sums
@@ -26,6 +26,7 @@ _RATIOS: Mapping[str, Sequence[str]] = {
     "host_hit_ratio": ("host_hit",),
     "hit_ratio": HIT_CLASSES,
 }
+MEASURES_OF_WORKFLOWS = (*_TIMES, *_RATIOS)
 
 
 def by_workflow(run: Run) -> pd.DataFrame:
@@ -74,65 +75,121 @@ def paired(run: Run, baseline: str, measure: str = "jct_s") -> pd.DataFrame:
 
     Raises ConfigError for an unknown measure or a baseline without a comparable cell.
     """
-    if measure not in (*_TIMES, *_RATIOS):
-        raise ConfigError("measure", measure, f"one of {', '.join((*_TIMES, *_RATIOS))}")
     policies = list(dict.fromkeys(cell.setting.policy for cell in run.cells))
     if baseline not in policies:
         raise ConfigError("baseline", baseline, f"a policy of the run: {', '.join(policies)}")
-    frames = dict(list(by_workflow(run).groupby("cell")))
-    baselines = {(cell.setting, cell.seed): cell for cell in run.cells if cell.setting.policy == baseline}
-    groups: dict[Setting, list[_Pairing]] = {}
-    for cell in run.cells:
-        other = baselines.get((replace(cell.setting, policy=baseline), cell.seed))
-        if cell.setting.policy != baseline and other is not None:
-            pairing = _pair(frames[cell.cell], frames[other.cell], measure)
-            groups.setdefault(cell.setting, []).append(pairing)
-    if not groups:
+    found = pairings(by_workflow(run), run.cells, baseline, measure)
+    if not found:
         raise ConfigError("baseline", baseline, "another policy at the same setting and seed")
-    return _frame([_paired_row(setting, baseline, measure, group) for setting, group in groups.items()])
+    return _frame([_paired_row(pairing, baseline, measure) for pairing in found])
 
 
-class _Pairing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """A setting against the same one under another policy: ``difference`` and ``ratio`` as in `paired`."""
+
+    setting: Setting
+    num_seeds: int
     num_workflows: int
     difference: Interval | None
     ratio: Interval | None
 
 
-def _pair(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> _Pairing:
-    """Ratios are weighted by the workflow's prompt tokens, times are not weighted."""
-    both = policy.merge(baseline, on="workflow_id", suffixes=("", "_baseline"), validate="one_to_one")
+def pairings(
+    frame: pd.DataFrame, cells: Sequence[Cell], baseline: str, measure: str, confidence: float = CONFIDENCE
+) -> list[Pairing]:
+    """As `paired`, of what `by_workflow` gave, with intervals of this ``confidence``; empty if none.
+
+    Raises ConfigError for an unknown measure.
+    """
+    check_measure(measure)
+    frames = dict(list(frame.groupby("cell")))
+    baselines = {(cell.setting, cell.seed): cell for cell in cells if cell.setting.policy == baseline}
+    groups: dict[Setting, list[_Pair]] = {}
+    for cell in cells:
+        other = baselines.get((replace(cell.setting, policy=baseline), cell.seed))
+        if cell.setting.policy != baseline and other is not None:
+            pair = _pair(frames[cell.cell], frames[other.cell], measure, confidence)
+            groups.setdefault(cell.setting, []).append(pair)
+    return [_pairing(setting, group, confidence) for setting, group in groups.items()]
+
+
+def check_measure(measure: str) -> None:
+    """Raises ConfigError for what is no measure of workflows."""
+    if measure not in MEASURES_OF_WORKFLOWS:
+        raise ConfigError("measure", measure, f"one of {', '.join(MEASURES_OF_WORKFLOWS)}")
+
+
+class _Pair(NamedTuple):
+    num_workflows: int
+    difference: Interval | None
+    ratio: Interval | None
+
+
+def _pairing(setting: Setting, group: Sequence[_Pair], confidence: float) -> Pairing:
+    return Pairing(
+        setting,
+        len(group),
+        sum(pair.num_workflows for pair in group),
+        _over([pair.difference for pair in group], confidence),
+        _over([pair.ratio for pair in group], confidence),
+    )
+
+
+def _pair(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str, confidence: float) -> _Pair:
+    both = matched(policy, baseline, measure)
+    mine, theirs = (values(both, measure, suffix) for suffix in ("", "_baseline"))
+    difference = ratio_interval(mine - theirs, weights(both, measure), confidence)
+    return _Pair(len(both), difference, ratio_interval(mine, theirs, confidence))
+
+
+def matched(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """What the measure needs of two cells (rows of `by_workflow`), by workflow; the latter's ``…_baseline``.
+
+    Workflows that only one has, or defines the measure for, are left out.
+    """
+    columns = ["workflow_id", "num_prompt_tokens", *_columns_of(measure)]
+    theirs = baseline[columns]
+    both = policy[columns].merge(theirs, "inner", "workflow_id", suffixes=("", "_baseline"), validate="1:1")
+    return both.dropna(subset=[measure, f"{measure}_baseline"]) if measure in _TIMES else both
+
+
+def weights(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
+    """What a workflow counts: ratios are weighted by its prompt tokens, times are not weighted."""
     if measure in _TIMES:
-        both = both.dropna(subset=[measure, f"{measure}_baseline"])
-    weights = np.ones(len(both)) if measure in _TIMES else both["num_prompt_tokens"].to_numpy(np.float64)
-    mine, theirs = (_values(both, measure, suffix) for suffix in ("", "_baseline"))
-    return _Pairing(len(both), ratio_interval(mine - theirs, weights), ratio_interval(mine, theirs))
+        return np.ones(len(both))
+    return both[f"num_prompt_tokens{suffix}"].to_numpy(np.float64)
 
 
-def _values(both: pd.DataFrame, measure: str, suffix: str) -> FloatArray:
-    names = [f"num_{name}_tokens" for name in _RATIOS[measure]] if measure in _RATIOS else [measure]
-    return both[[f"{name}{suffix}" for name in names]].sum(axis=1).to_numpy(np.float64)
+def values(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
+    """The measure of each row: seconds, or the hit tokens, of which ``weights`` makes a ratio."""
+    return both[[f"{name}{suffix}" for name in _columns_of(measure)]].sum(axis=1).to_numpy(np.float64)
 
 
-def _paired_row(
-    setting: Setting, baseline: str, measure: str, group: Sequence[_Pairing]
-) -> dict[str, object]:
+def _columns_of(measure: str) -> list[str]:
+    """What is summed for it."""
+    return [f"num_{name}_tokens" for name in _RATIOS[measure]] if measure in _RATIOS else [measure]
+
+
+def _paired_row(pairing: Pairing, baseline: str, measure: str) -> dict[str, object]:
     row: dict[str, object] = {
-        **asdict(setting),
+        **asdict(pairing.setting),
         "baseline": baseline,
         "measure": measure,
-        "num_seeds": len(group),
-        "num_workflows": sum(pairing.num_workflows for pairing in group),
+        "num_seeds": pairing.num_seeds,
+        "num_workflows": pairing.num_workflows,
     }
     for name in ("difference", "ratio"):
-        row |= _columns(name, _over([getattr(pairing, name) for pairing in group]))
+        row |= _columns(name, getattr(pairing, name))
     return row
 
 
-def _over(intervals: Sequence[Interval | None]) -> Interval | None:
+def _over(intervals: Sequence[Interval | None], confidence: float) -> Interval | None:
     """The one interval as it is; of several, the mean of their means and its interval."""
     if len(intervals) == 1:
         return intervals[0]
-    return mean_interval(np.array([interval.mean for interval in intervals if interval is not None]))
+    means = np.array([interval.mean for interval in intervals if interval is not None])
+    return mean_interval(means, confidence)
 
 
 def _row(cell: CellSummary) -> dict[str, object]:

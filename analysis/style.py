@@ -44,6 +44,7 @@ POLICY_LOOKS: Mapping[str, Look] = {
     "ttl": Look("#CC79A7", "X"),
     "mori": Look("#D55E00", "<"),
     "belady": Look("#999933", "*"),
+    "infinite": Look("#8C8C8C", "|"),
     # plain controls: seldom all in one figure
     "fifo": Look("#882255", "h"),
     "lfu": Look("#44AA99", "p"),

@@ -47,7 +47,7 @@ class ConsoleTable:
         yield Text(shared([cell.setting for cell in self._cells]), style="bold")
         for part in parts:
             yield from ("", self._table(part))
-        yield Text(_caption(self._cells), style="dim")
+        yield Text(caption(self._cells), style="dim")
 
     def _width(self, measures: Sequence[_Column]) -> int:
         columns = [*self._keys, *measures]
@@ -72,11 +72,22 @@ class ConsoleTable:
 
 def markdown_table(cells: Sequence[CellSummary]) -> str:
     """The same with every setting as a column, as a Markdown table and a line on the intervals."""
-    columns = [_POLICY, *_SETTINGS, *_TIMES, *_HITS, _THROUGHPUT]
+    header, rows, is_left = text_columns(cells)
+    return f"{markdown(header, rows, is_left)}\n\n{caption(cells)}\n"
+
+
+def text_columns(
+    cells: Sequence[CellSummary], *, only_differing: bool = False
+) -> tuple[list[str], list[tuple[str, ...]], list[bool]]:
+    """Headers, one row of texts a cell, and which columns are left-aligned.
+
+    With ``only_differing``, settings that all rows share have no column.
+    """
+    settings = [c for c in _SETTINGS if not only_differing or len(set(c.texts(cells))) > 1]
+    columns = [_POLICY, *settings, *_TIMES, *_HITS, _THROUGHPUT]
     header = [column.header.replace("-\n", "").replace("\n", " ") for column in columns]
     rows = zip(*(column.texts(cells) for column in columns), strict=True)
-    is_left = [column.left for column in columns]
-    return f"{markdown(header, list(rows), is_left)}\n\n{_caption(cells)}\n"
+    return header, list(rows), [column.left for column in columns]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], is_left: Sequence[bool] = ()) -> str:
@@ -90,7 +101,8 @@ def _markdown_row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def _caption(cells: Sequence[CellSummary]) -> str:
+def caption(cells: Sequence[CellSummary]) -> str:
+    """What the intervals are over."""
     counts = sorted({len(cell.seeds) for cell in cells})
     over = {1: "workflows"} | {count: f"{count} seeds" for count in counts if count > 1}
     by = " or ".join(over[count] for count in counts)

@@ -28,10 +28,12 @@ sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as 
 
 from bench.real_report import write_report  # noqa: E402 - needs the line above
 from pbkv.cache.config import WriteMode  # noqa: E402
-from pbkv.paper.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
 from pbkv.sim.curve import hit_curve  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
+from pbkv.study.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
+from pbkv.study.measures import means_of  # noqa: E402
+from pbkv.study.workers import Processes  # noqa: E402
 from pbkv.traces.reader import Trace  # noqa: E402
 from pbkv.traces.sources import open_trace  # noqa: E402
 from pbkv.traces.writer import write_trace  # noqa: E402
@@ -107,7 +109,8 @@ class Cell:
             skip_too_long=True,
             cache_events=False,
         )
-        return {**self.key(), **simulated(self.trace, settings)}
+        with simulated(self.trace, settings, self.trace.parent) as (result, out):
+            return {**self.key(), **means_of(result, out)}
 
 
 def pools(trace: Trace) -> dict[str, int]:
@@ -179,7 +182,7 @@ def main() -> None:
     jobs = cells(arguments.work, arguments.data, arguments.sets, arguments.policies, arguments.draws)
     kept = Kept(arguments.work / "cells.jsonl", code_state())
     if not arguments.report_only:
-        for number, row in enumerate(run_jobs(jobs, kept, arguments.workers, lambda done: None)):
+        for number, row in enumerate(run_jobs(jobs, kept, Processes(arguments.workers), lambda done: None)):
             if number % 50 == 0:
                 done = f"{sum(map(kept.has, jobs)):,} of {len(jobs):,}"
                 print(f"{done}: {row['dataset']} {row['policy']}", file=sys.stderr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pbkv.cache.follower import NOTHING, Changed, Follower
 from pbkv.cache.inheritance import Inheritance, NoInheritance
@@ -26,17 +26,28 @@ if TYPE_CHECKING:
     Weights = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 _WeightByBit = dict[int, float]
+_SUMMED_FROM = 8  # tags: from so many on a node's sums are kept, and changed by the workflow that moves
+_UNIT = 2.0**-40  # of the sums that are kept: whole numbers, so that no order of changes leaves a trace
+
+
+class _Share(NamedTuple):
+    """What one workflow adds to a node's sums, in units."""
+
+    node: Node
+    score: int
+    value: int
 
 
 class Expectation:
     """What one active workflow is expected to use again: a weight for each agent, and for the next call."""
 
-    __slots__ = ("_next_worth", "_worth", "candidates", "next_weights", "nodes", "paths", "weights")
+    __slots__ = ("_next_worth", "_worth", "candidates", "next_weights", "nodes", "paths", "shares", "weights")
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []  # that it has touched
         self.candidates: dict[int, Node] = {}  # those of them in a queue, by serial
         self.paths: dict[int, BlockPath] = {}  # of each agent's last call, by agent bit
+        self.shares: dict[int, _Share] = {}  # in the sums that are kept, by the node's serial
         self.expect({}, {})
 
     def expect(self, weights: _WeightByBit, next_weights: _WeightByBit) -> None:
@@ -69,7 +80,8 @@ class Activity(Follower):
     """Follows workflows. ``weigh`` turns a forecast into a weight for each of the predictor's agents.
 
     Among a node's tags are those of active workflows alone; whoever has tagged a node has tagged all
-    above it.
+    above it. What many workflows share is summed once and then changed by the one that moves, in whole
+    units of 2⁻⁴⁰; inheritance learnt since holds there from each workflow's next move on.
     """
 
     def __init__(
@@ -83,6 +95,7 @@ class Activity(Follower):
         self._inheritance = inheritance or NoInheritance()
         self._active: dict[str, Expectation] = {}
         self._bits: dict[str, int] = {}
+        self._sums: dict[int, list[int]] = {}  # score and value of nodes with many tags, by serial
         self.num_scored = 0  # nodes whose score a forecast or an end has changed
 
     # ------------------------------------------------------------------ what happens
@@ -106,13 +119,24 @@ class Activity(Follower):
                 return
             else:
                 tags[workflow_id] = agents | bit
+            if len(tags) >= _SUMMED_FROM:
+                self._add_to_sums(at, workflow_id)
             at = at.parent
+
+    def cut(self, upper: Node, lower: Node) -> Changed:
+        if lower.serial in self._sums:
+            self._begin_sums(upper)
+        return NOTHING
+
+    def removed(self, node: Node) -> None:
+        self._sums.pop(node.serial, None)
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         expectation = self._called(workflow, position)
         if self._predictor is None:
             return NOTHING
-        return self._expect(expectation, self._predictor.forecast(workflow, position), self._predictor.agents)
+        forecast = self._predictor.forecast(workflow, position)
+        return self._expect(workflow.workflow_id, expectation, forecast, self._predictor.agents)
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         if self._predictor is not None:
@@ -131,13 +155,17 @@ class Activity(Follower):
             expectation = self._active[workflow_id] = Expectation()
         return expectation
 
-    def _expect(self, expectation: Expectation, forecast: Forecast, agents: Iterable[str]) -> Changed:
+    def _expect(
+        self, workflow_id: str, expectation: Expectation, forecast: Forecast, agents: Iterable[str]
+    ) -> Changed:
         bits = [
             self._bits.get(agent) or self._bits.setdefault(agent, 1 << len(self._bits)) for agent in agents
         ]
         weights = zip(bits, self._weigh(forecast).tolist(), strict=True)
         following = zip(bits, forecast[0].tolist(), strict=False)  # END has no bit
         expectation.expect({b: w for b, w in weights if w}, {b: p for b, p in following if p})
+        for share in list(expectation.shares.values()):
+            self._share(share.node, workflow_id, expectation)
         return self._changed(expectation)
 
     def _retire(self, workflow_id: str) -> Changed:
@@ -149,6 +177,8 @@ class Activity(Follower):
             at: Node | None = node
             while at is not None and at.tags and at.tags.pop(workflow_id, None) is not None:
                 at = at.parent  # what was cut off above a node has its tags, and is in no list
+        for serial, share in expectation.shares.items():
+            self._change_sums(serial, -share.score, -share.value)
         return self._changed(expectation)
 
     def _changed(self, expectation: Expectation) -> Changed:
@@ -156,19 +186,60 @@ class Activity(Follower):
         self.num_scored += len(changed)
         return changed
 
+    # ------------------------------------------------------------------ sums over many workflows
+
+    def _add_to_sums(self, node: Node, workflow_id: str) -> None:
+        """``workflow_id`` has tagged ``node``, with another agent perhaps."""
+        if node.serial in self._sums:
+            self._share(node, workflow_id, self._active[workflow_id])
+        else:
+            self._begin_sums(node)
+
+    def _begin_sums(self, node: Node) -> None:
+        self._sums[node.serial] = [0, 0]
+        for tag in node.tags or ():
+            self._active[tag].shares.pop(node.serial, None)
+            self._share(node, tag, self._active[tag])
+
+    def _share(self, node: Node, workflow_id: str, expectation: Expectation) -> None:
+        """Let the sums of ``node`` hold what is expected of the workflow now."""
+        agents = self._inheritance.readers((node.tags or {}).get(workflow_id, 0))
+        score = round(expectation.worth_of(agents) / _UNIT)
+        value = round(expectation.next_worth_of(agents) / _UNIT)
+        before = expectation.shares.get(node.serial)
+        known_score, known_value = (0, 0) if before is None else (before.score, before.value)
+        if self._change_sums(node.serial, score - known_score, value - known_value):
+            expectation.shares[node.serial] = _Share(node, score, value)
+        elif before is not None:
+            del expectation.shares[node.serial]  # the node is gone
+
+    def _change_sums(self, serial: int, score: int, value: int) -> bool:
+        """Whether there are such sums."""
+        sums = self._sums.get(serial)
+        if sums is not None:
+            sums[0] += score
+            sums[1] += value
+        return sums is not None
+
     # ------------------------------------------------------------------ what is asked
 
     def score(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
+        tags = node.tags or {}
+        if len(tags) >= _SUMMED_FROM:
+            return self._sums[node.serial][0] * _UNIT
         total, active, readers = 0.0, self._active, self._inheritance.readers
-        for tag, agents in (node.tags or {}).items():
+        for tag, agents in tags.items():
             total += active[tag].worth_of(readers(agents))
         return total
 
     def value(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · P_w, one step ahead (paper, eq. 1)."""
+        tags = node.tags or {}
+        if len(tags) >= _SUMMED_FROM:
+            return self._sums[node.serial][1] * _UNIT
         total, active, readers = 0.0, self._active, self._inheritance.readers
-        for tag, agents in (node.tags or {}).items():
+        for tag, agents in tags.items():
             total += active[tag].next_worth_of(readers(agents))
         return total
 
@@ -236,7 +307,7 @@ class TimedActivity(Activity):
         while self._late and self._late[0][0] <= now_s:
             _, name, forecast, agents = self._late.popleft()
             if name in self._active:
-                changed += self._expect(self._active[name], forecast, agents)
+                changed += self._expect(name, self._active[name], forecast, agents)
         while self._last_seen_s:
             name, last_s = next(iter(self._last_seen_s.items()))
             if last_s + self._idle_timeout_s > now_s:

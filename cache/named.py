@@ -11,9 +11,11 @@ from pbkv.cache.admission import AllAdmit, CapacityAdmission
 from pbkv.cache.belady import Belady, CostAwareBelady
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
 from pbkv.cache.future import make_future
-from pbkv.cache.inheritance import make_inheritance
+from pbkv.cache.inheritance import LearnedInheritance, make_inheritance
 from pbkv.cache.known import NOTHING_KNOWN, Known
 from pbkv.cache.kvflow import PassOverLoading
+from pbkv.cache.oldest import Arrivals, ByArrival, SilentActivity, YoungestLeaves
+from pbkv.cache.patience import Patience
 from pbkv.cache.pbkv import (
     AggressivePrefetch,
     ConservativePrefetch,
@@ -42,11 +44,11 @@ def make_policy(
     """The policy called ``name``, with state of its own. Raises ConfigError for one that is not known.
 
     ``name`` is one of `POLICIES`, ``file.py:Class`` or the name of an installed entry point, each with any
-    of `PARTS` behind it: ``lru+admission``. A bound (`BOUNDS`) takes no parts; those among `ORACLES` read
-    the future from ``known``, without one they are LRU.
+    of `PARTS` behind it: ``lru+admission``. A bound (`BOUNDS`) takes no parts, but for the infinite cache;
+    those among `ORACLES` read the future from ``known``, without one they are LRU.
     """
     base, parts = _parts_of(name)
-    if parts and base in BOUNDS:
+    if parts and base in BOUNDS and base != INFINITE:
         raise ConfigError("policy", name, f"{base} alone")
     policy = _base(base, seed, options, known)
     for part in sorted(parts, key=lambda part: part != "prefetch"):  # which begins anew
@@ -71,6 +73,8 @@ def _base(name: str, seed: int, options: PolicyOptions, known: Known) -> Policy:
         return _FOLLOWING[name](options)
     if name in _READING:
         return _READING[name](known)
+    if name in _COSTED:
+        return _COSTED[name](options, known)
     if name in RIVALS:
         return RIVALS[name](options)
     if name.startswith("ttl:"):
@@ -92,7 +96,7 @@ def capacity_of(name: str, gpu_blocks: int, host_blocks: int) -> tuple[int, int]
 
     That one has room on the GPU for all that ever comes, and nothing to copy to the host.
     """
-    return (_UNBOUNDED_BLOCKS, 0) if name == INFINITE else (gpu_blocks, host_blocks)
+    return (_UNBOUNDED_BLOCKS, 0) if _parts_of(name)[0] == INFINITE else (gpu_blocks, host_blocks)
 
 
 def _lae(options: PolicyOptions) -> Policy:
@@ -118,6 +122,22 @@ def _pbkv(options: PolicyOptions, prefetch: Callable[[Activity], ConservativePre
     host_order = RetiredFirst if options.host_order == "retired-first" else ExpectedReuse
     ahead = None if prefetch is None else prefetch(activity)
     return Policy(ExpectedReuse(activity), host_order(activity), (activity,), ahead, predictor=predictor)
+
+
+def _oldest_first(options: PolicyOptions, known: Known) -> Policy:
+    policy, activity, arrivals = _without_patience(options)
+    rule = Patience(activity, arrivals, known)
+    return replace(policy, followers=(*policy.followers, rule), admission=rule)
+
+
+def _without_patience(options: PolicyOptions) -> tuple[Policy, SilentActivity, Arrivals]:
+    predictor, arrivals = options.make_predictor(), Arrivals()
+    activity = SilentActivity(predictor, LearnedInheritance(), options.idle_timeout_s)
+    gpu_order, host_order = YoungestLeaves(activity, arrivals), YoungestLeaves(activity, arrivals)
+    order = ByArrival(arrivals)
+    followers = activity, arrivals
+    policy = Policy(gpu_order, host_order, followers, request_order=order, predictor=predictor)
+    return policy, activity, arrivals
 
 
 def _he_oracle(options: PolicyOptions) -> Policy:
@@ -150,6 +170,11 @@ def _with_admission(base: str, policy: Policy, options: PolicyOptions) -> Policy
 
 def _with_status(base: str, policy: Policy, options: PolicyOptions) -> Policy:
     return _admitting(policy, PassOverLoading())
+
+
+def _by_arrival(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+    arrivals = Arrivals()
+    return replace(policy, followers=(*policy.followers, arrivals), request_order=ByArrival(arrivals))
 
 
 def _admitting(policy: Policy, rule: AdmissionRule, *followers: Follower) -> Policy:
@@ -201,12 +226,14 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
     "pbkv-oracle": _full_oracle,
 }
 _READING: dict[str, Callable[[Known], Policy]] = {"belady": _belady, "belady-cost": _belady_cost}
+_COSTED: dict[str, Callable[[PolicyOptions, Known], Policy]] = {"oldest-first": _oldest_first}
 ORACLES = tuple(_READING)  # want to be told the future
 BOUNDS = (INFINITE, *ORACLES, "pbkv-he-oracle", "pbkv-oracle")
 _PARTS: dict[str, Callable[[str, Policy, PolicyOptions], Policy]] = {
     "admission": _with_admission,
     "prefetch": _with_prefetch,
     "status": _with_status,
+    "arrival": _by_arrival,
 }
-POLICIES = (*_PLAIN, *_FOLLOWING, *RIVALS, *_READING)
+POLICIES = (*_PLAIN, *_FOLLOWING, *_COSTED, *RIVALS, *_READING)
 PARTS = tuple(_PARTS)

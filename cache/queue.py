@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,7 @@ class Queue(Protocol):
     def update(self, node: Node) -> None: ...
     def peek(self) -> Node | None: ...
     def leading(self, num_blocks: int) -> list[Node]: ...
+    def walk(self) -> Iterator[Node]: ...
     def pop(self) -> Node | None: ...
 
 
@@ -81,6 +82,19 @@ class CandidateQueue:
                 del valid[node.serial]
             heappop(heap)
         return None
+
+    def walk(self) -> Iterator[Node]:
+        """The candidates in order; they stay queued. To be closed before anything changes."""
+        entries = dict[int, _Entry]()
+        try:
+            while (node := self.peek()) is not None:
+                entry = heappop(self._heap)
+                if node.serial not in entries:  # a push on the way may have put all valid entries back
+                    entries[node.serial] = entry
+                    yield node
+        finally:
+            for entry in entries.values():
+                heappush(self._heap, entry)
 
     def leading(self, num_blocks: int) -> list[Node]:
         """The candidates that come first, in order, until they hold ``num_blocks``; they stay queued."""

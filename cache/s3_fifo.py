@@ -12,7 +12,7 @@ is that of its first run. Two queues are more than one key a node, so this order
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pbkv.cache.queue import CandidateQueue
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_USES = 3
 _SMALL_RATIO = 0.1
 _REMEMBERED_RATIO = 0.9
+_ALL_BLOCKS = 2**63
 
 
 class _Entry:
@@ -128,6 +129,10 @@ class S3FifoQueue:
         while (node := self._first().peek()) is not None and self._order.spares(node):
             self._main.add(node)
         return node
+
+    def walk(self) -> Iterator[Node]:
+        """In the order of `leading`, as things stand."""
+        return iter(self.leading(_ALL_BLOCKS))
 
     def leading(self, num_blocks: int) -> list[Node]:
         """As they would go if nothing were spared and the small queue stayed as full as it is."""

@@ -6,7 +6,7 @@ and carried out by the engine, which says when it has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pbkv.cache.blocks import Key
 from pbkv.cache.config import CacheConfig, WriteMode
@@ -90,10 +90,10 @@ class Tiers:
         """Cut ``node`` at ``at_block``; the new upper half."""
         upper = self.tree.split(node, at_block)
         self.pages.cut(upper, node)
-        if self.ahead is not None and not upper.gpu:
-            self.ahead.add(upper)
         for cut in self._cut:
             self.rescored(cut(upper, node))
+        if self.ahead is not None and not upper.gpu:
+            self.ahead.add(upper)
         return upper
 
     def hold_gpu(self, node: Node) -> None:
@@ -153,6 +153,10 @@ class Tiers:
         """Tell the policy what time it is, before it is asked to choose."""
         for follower in self._timed:
             self.rescored(follower.passed(now_s))
+
+    def next_victims(self) -> Iterator[Node]:
+        """Who would leave the GPU next, in order; to be looked at and closed before anything changes."""
+        return self._gpu_queue.walk()
 
     def evict_until(
         self, num_blocks: int, may_go: Callable[[Node], bool], by: str, reason: Reason, now_s: float

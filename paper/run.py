@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pbkv.paper.cells import Job, Kept, Row, clear_scratch, code_state, run_jobs
+from pbkv.paper.cells import Job
 from pbkv.paper.experiments import EXPERIMENTS, MOST_STEPS, NUM_WORKFLOWS, Arm, arm_of
 from pbkv.paper.published import HOVER
 from pbkv.predict.training import check_kind
+from pbkv.study.cells import Kept, Row, clear_scratch, code_state, run_jobs
+from pbkv.study.workers import Processes
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.temporary import temporary_beside
 
@@ -61,7 +63,7 @@ def reproduce(
         Job(arm, seed, traces[arm.workload, seed], graphs[arm.workload]) for seed in seeds for arm in arms
     ]
     kept = Kept(work / "cells.jsonl", state)
-    for _ in run_jobs(jobs, kept, num_workers, lambda done: progress("cells", done, len(jobs))):
+    for _ in run_jobs(jobs, kept, Processes(num_workers), lambda done: progress("cells", done, len(jobs))):
         pass
     course = _course(work / state, traces, graphs, seeds[0])
     overheads = _overheads(work / state, traces, graphs, seeds[0])

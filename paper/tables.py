@@ -9,10 +9,10 @@ import numpy as np
 from pbkv.analysis.intervals import Interval, mean_interval
 from pbkv.analysis.table import markdown
 from pbkv.paper import published
-from pbkv.paper.cells import Row
 from pbkv.paper.experiments import CONCURRENCIES, FAULTS, FAULTY_POLICIES, Arm, arm_of, faulty_arm
 from pbkv.paper.published import APPLICATIONS, END_TO_END, HOVER, MODEL_32B
 from pbkv.paper.run import Results
+from pbkv.study.cells import Row
 
 
 def end_to_end(results: Results, model: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pbkv import cli_fidelity, cli_replay, cli_simulate, cli_traces, cli_train
+from pbkv import cli_analysis, cli_fidelity, cli_replay, cli_simulate, cli_traces, cli_train
 from pbkv.traces.errors import InputError
 
 _INTERRUPTED = 130
@@ -64,6 +64,8 @@ app.command()(cli_simulate.simulate)
 app.command()(cli_simulate.curve)
 app.command()(cli_replay.replay)
 app.command()(cli_train.train)
+app.add_typer(cli_study.app)
+cli_analysis.register(app)
 cli_fidelity.register(app)
 
 

@@ -27,12 +27,16 @@ def _without_command(context: typer.Context) -> None:
 
 @app.command("import")
 def import_(
-    source_file: Annotated[Path, typer.Argument(metavar="SRC", help="A trace, plain or gzipped.")],
+    source_file: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A log or trace, plain or gzipped, or a folder.")
+    ],
     output: _Out,
     format_name: Annotated[
         str | None,
         typer.Option(
-            "--format", help="agent-jsonl, mooncake, mooncake-v2 or parquet [default: told from content]."
+            "--format",
+            help="agent-jsonl, claude-code, lmcache, mooncake, mooncake-v1, mooncake-v2, openai, otel, "
+            "parquet, tau2, vllm-events or weka [default: told from content].",
         ),
     ] = None,
     force: _Force = False,
@@ -43,7 +47,17 @@ def import_(
         float | None, typer.Option(help="Factor on those arrivals; 0.5 doubles the load [default: 1].")
     ] = None,
     block_size: Annotated[
-        int | None, typer.Option(help="Tokens a block (Mooncake) [default: from the lengths].")
+        int | None, typer.Option(help="Tokens a block (logs of block hashes) [default: the log's].")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Name on the hub, or tokenizer.json, for logs of text [default: characters/4]."),
+    ] = None,
+    workflow_field: Annotated[
+        str | None, typer.Option(help="Field of an openai log that names the workflow (a.b: b within a).")
+    ] = None,
+    agent_field: Annotated[
+        str | None, typer.Option(help="Field of an openai log that names the agent.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="Where the trace comes from, for its metadata.")] = None,
     licence: Annotated[str | None, typer.Option(help="Its licence, likewise.")] = None,
@@ -52,11 +66,18 @@ def import_(
     from pbkv.traces import importers
     from pbkv.traces.writer import write_trace
 
-    imported = importers.read(source_file, format_name=format_name, block_size=block_size)
+    imported = importers.read(
+        source_file,
+        format_name=format_name,
+        block_size=block_size,
+        tokenizer=tokenizer,
+        workflow_field=workflow_field,
+        agent_field=agent_field,
+    )
     workflows, metadata = _with_arrivals(imported, arrivals, arrival_scale)
     metadata = _labelled(metadata, source, licence)
     written = write_trace(output, _watched("import", workflows), metadata, force=force)
-    typer.echo(_written(output, written))
+    typer.echo(_written(output, written) + _findings(written))
     for name in ("num_dropped_not_before", "num_merged_delays"):
         if name in metadata.extra:
             typer.echo(
@@ -178,6 +199,19 @@ def _watched(title: str, workflows: Iterable[Workflow]) -> Iterator[Workflow]:
 
 def _written(output: Path, metadata: TraceMetadata) -> str:
     return f"{output}: {metadata.num_workflows:,} workflows, {metadata.num_calls:,} calls"
+
+
+def _findings(metadata: TraceMetadata) -> str:
+    """What the import had to assume and to leave out, for its closing line."""
+    extra = metadata.extra
+    parts = [f"tokens {extra['tokens']}"] if "tokens" in extra else []
+    if "num_prompt_tokens_logged" in extra:
+        logged, imported = (extra[f"num_prompt_tokens_{which}"] for which in ("logged", "imported"))
+        parts.append(f"prompt tokens {imported:,}, in the log {logged:,}")
+    counts = extra.get("counts")
+    if isinstance(counts, dict):
+        parts.extend(f"{name}: {number:,}" for name, number in sorted(counts.items()) if number)
+    return "".join(f"; {part}" for part in parts)
 
 
 def _subtitle(trace: Path, metadata: TraceMetadata) -> str:

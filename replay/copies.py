@@ -137,7 +137,7 @@ class RealCopies:
         self._transfers.wait(_LONGEST_WAIT_S)
         return self._pace.lap()
 
-    def idle_s(self) -> float | None:
+    def idle_s(self, wants_offloads: bool) -> float | None:
         next_event_s = self._env.peek()
         is_copying = self._transfers is not None and self._transfers.num_in_flight > 0
         if not is_copying and (not self._is_real_time or next_event_s == float("inf")):

@@ -13,6 +13,7 @@ from pbkv.replay.attention import NAME, StepContext, register, step
 from pbkv.replay.batch import Groups, Longs, Outcome, Packed, Slice, check_batch, pack
 from pbkv.replay.decoding import DecodeRunner
 from pbkv.replay.staging import Staging
+from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
     from pbkv.replay.pool import Pool
@@ -68,6 +69,7 @@ class ModelRunner:
         self.model, self.pool, self.config = model, pool, config or RunnerConfig()
         self.device = pool.device
         self._group_size = model.config.num_attention_heads // pool.shape.num_kv_heads
+        _check_kernels(pool, self._group_size)
         self._forward = Forward(model, self.config.compile_backend)
         self._staging = Staging(self.device)
         self._decodes = DecodeRunner(self._forward, pool, self.config)
@@ -82,7 +84,7 @@ class ModelRunner:
             tokens, hidden, logits = self._decodes.run_one(batch)
         else:
             tokens, hidden, logits = self._run_mixed(batch)
-        return Outcome(tokens, hidden if want_hidden else None, logits if want_logits else None)
+        return Outcome(tokens, hidden if want_hidden else None, logits.clone() if want_logits else None)
 
     def decode_run(self, batch: Sequence[Slice], num_iterations: int, tokens: Longs) -> Outcome:
         """``num_iterations`` decodes back to back, each sequence fed its row of tokens [iterations, slices].
@@ -91,6 +93,8 @@ class ModelRunner:
         """
         if tokens.shape != (num_iterations, len(batch)):
             raise ValueError(f"tokens {tokens.shape} of {num_iterations} iterations of {len(batch)} slices")
+        if not self._decodes.takes(batch):
+            raise ValueError(f"a run of decodes takes at most {self.config.max_decodes} slices of one token")
         return Outcome(self._decodes.run_many(batch, np.ascontiguousarray(tokens, dtype=np.int64)))
 
     def synchronize(self) -> None:
@@ -114,3 +118,11 @@ class ModelRunner:
         num_kv_heads, processors = self.pool.shape.num_kv_heads, cuda.num_sms(self.device)
         launch = cuda.plan_launch(packed, groups, staged, num_kv_heads, processors)
         return StepContext.of(self.pool, staged, launch), staged
+
+
+def _check_kernels(pool: Pool, group_size: int) -> None:
+    """Raises ConfigError for heads that the kernels have no tiles for; a CPU takes any."""
+    head_dim = pool.shape.head_dim
+    if pool.device.type == "cuda" and (head_dim & (head_dim - 1) or head_dim < 16 or group_size > 16):
+        got = f"heads of {head_dim}, {group_size} to a group"
+        raise ConfigError("model", got, "on CUDA: heads of a power of two, at most 16 to a group")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from simpy.events import Event
 
@@ -26,6 +27,9 @@ from pbkv.serve.decoding import Decoding
 from pbkv.serve.request import Request
 from pbkv.serve.world import Chunk, World
 from pbkv.traces.errors import InvariantError
+
+if TYPE_CHECKING:
+    from pbkv.cache.scheduling import RequestOrder
 
 _LPM_MAX_WAITING = 128  # beyond it longest-prefix-match turns into fcfs (SGLang)
 _AFTER_ARRIVALS = 2  # simpy priority: at equal instants, arrivals and copies come before an iteration's end
@@ -141,7 +145,7 @@ class Engine:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
         if self._blocked and not self.num_loading:
             return self._next_copy()
-        wait_s = self.copies.idle_s()
+        wait_s = self.copies.idle_s(self._blocked or self.manager.tiers.copies_early)
         if wait_s is not None:
             return self._boundary(wait_s)
         self._wake = Event(self.env)
@@ -189,7 +193,12 @@ class Engine:
 
     def _may_retry(self) -> bool:
         """Whether the request that was refused might not be now, or might have more room made for it."""
-        return self._retry or self.manager.tiers.is_making_room or self.env.now >= self._ask_again_s
+        return self._retry or self.manager.tiers.is_making_room or self.env.now >= self._asks_again_s
+
+    @property
+    def _asks_again_s(self) -> float:
+        """When the policy is to be asked again; not as long as nobody could start anyway."""
+        return self._ask_again_s if self.num_running < self.config.max_sequences else float("inf")
 
     def _next_to_start(self) -> Request | None:
         """Who is first in order among those whom the policy admits; an idle engine starts somebody."""
@@ -197,17 +206,21 @@ class Engine:
         is_fcfs = self.config.request_order == "fcfs" or len(self.waiting) > _LPM_MAX_WAITING
         admitted: Sequence[Request] = self.waiting
         if rule is not None:
-            admits = (request for request in self.waiting if rule.admits(request, self.manager, now_s))
-            admitted = list(islice(admits, 1) if is_fcfs and order is None else admits)
+            ranked = self.waiting if order is None else sorted(self.waiting, key=self._rank(order))
+            admits = (request for request in ranked if rule.admits(request, self.manager, now_s))
+            admitted = list(islice(admits, 1) if is_fcfs or order is not None else admits)
             self._ask_again_s = rule.next_change_s()
             if not admitted:
                 return None if self.num_running else self.waiting[0]
         if order is not None:
-            return min(admitted, key=lambda request: order.key(request, self.manager, now_s))
+            return min(admitted, key=self._rank(order))
         if is_fcfs:
             return admitted[0]
         cached_blocks = self.manager.cached_blocks
         return max(admitted, key=lambda request: cached_blocks(request.path))
+
+    def _rank(self, order: RequestOrder) -> Callable[[Request], Any]:
+        return lambda request: order.key(request, self.manager, self.env.now)
 
     def _admission_of(self, request: Request) -> Admission | None:
         """Its blocks and copies; what was to be prefetched gives way if need be."""
@@ -376,7 +389,7 @@ class Engine:
         else:
             horizon_s = self.env.peek()
         if self.waiting:
-            horizon_s = min(horizon_s, self._ask_again_s)
+            horizon_s = min(horizon_s, self._asks_again_s)
         if copies_ahead:
             horizon_s = min(horizon_s, tiers.next_due_s())
         if self._blocked or copies_ahead:

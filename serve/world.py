@@ -135,8 +135,11 @@ class Copies(Protocol):
         """Nothing runs until a copy has ended: how long that takes. None: none is in flight."""
         ...
 
-    def idle_s(self) -> float | None:
-        """Nothing runs: how long until it is to be asked again. None: until an event of the run's clock."""
+    def idle_s(self, wants_offloads: bool) -> float | None:
+        """Nothing runs: how long until it is to be asked again. None: until an event of the run's clock.
+
+        ``wants_offloads``: the end of an offload may let something start.
+        """
         ...
 
 

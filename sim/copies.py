@@ -96,9 +96,9 @@ class SimulatedCopies:
         end_s = min(self.next_offload_end_s, self.next_load_end_s)
         return None if end_s == float("inf") else max(0.0, end_s - self._env.now)
 
-    def idle_s(self) -> float | None:
-        """A load's end is an event; that of an early offload makes way for the next."""
-        if not (self._tiers.copies_early and self._offloading):
+    def idle_s(self, wants_offloads: bool) -> float | None:
+        """The end of a load is an event of its own, that of an offload is not."""
+        if not (wants_offloads and self._offloading):
             return None
         return max(0.0, min(self.next_offload_end_s, self._env.peek()) - self._env.now)
 

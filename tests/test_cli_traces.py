@@ -13,6 +13,9 @@ from pbkv.cli import main
 from pbkv.traces import generate
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Workflow
+from tests.traces import test_importers_claude as claude
+from tests.traces import test_importers_hashes as hashes
+from tests.traces import test_importers_text as texts
 
 Run = Callable[..., tuple[int, str, str]]
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
@@ -160,3 +163,70 @@ def test_a_picture_needs_a_folder(run: Run, hover: Path, tmp_path: Path) -> None
     status, _, err = run("describe", hover, "--figure", tmp_path / "no" / "graph.png")
     assert (status, err.count("\n")) == (2, 1)
     assert "existing folder" in err
+
+
+OWN_LOGS = ("claude-code", "openai", "otel", "tau2", "weka", "mooncake-v1", "lmcache", "vllm-events")
+
+
+@pytest.fixture
+def own_logs(tmp_path: Path) -> dict[str, Path]:
+    """One small log of each kind that a user may have."""
+    folder = tmp_path / "claude"
+    claude.write(folder / f"{claude.SESSION}.jsonl", claude.main_log())
+    claude.write(folder / claude.SESSION / "subagents" / "agent-ab12.jsonl", claude.agent_log())
+    written = {
+        "openai": texts.openai_lines(),
+        "otel": [texts.export(*texts.otel_spans())],
+        "tau2": [texts.tau2_results()],
+        "weka": [hashes.weka_session()],
+        "mooncake-v1": [{"request_id": "a", "input_length": 9, "output_length": 2, "hash_ids": [1, 2]}],
+        "lmcache": [hashes.lookup("a", 0, "f1", "f2"), hashes.lookup("b", 1, "f1")],
+        "vllm-events": hashes.event_lines(),
+    }
+    paths = {name: hashes.lines(tmp_path / f"{name}.jsonl", *values) for name, values in written.items()}
+    return {"claude-code": folder, **paths}
+
+
+@pytest.mark.parametrize("name", OWN_LOGS)
+def test_own_logs_are_told_apart_imported_and_simulated(
+    run: Run,
+    own_logs: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trace, options = tmp_path / "trace.parquet", ["--block-size", 8] if name == "mooncake-v1" else []
+    status, out, err = run("import", own_logs[name], "-o", trace, *options)
+    assert (status, err, out.count("\n")) == (0, "", 1)
+    assert Trace(trace).metadata.extra["format"] == name
+    assert run("validate", trace)[0] == 0
+    simulate = [
+        "simulate",
+        trace,
+        "--policy",
+        "lru",
+        "--profile",
+        "h100-llama-3.1-8b",
+        "-o",
+        tmp_path / "run",
+    ]
+    monkeypatch.setattr(sys, "argv", ["pbkv", *map(str, simulate)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    capsys.readouterr()
+    assert not caught.value.code
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_the_closing_line_says_what_was_assumed(run: Run, own_logs: dict[str, Path], tmp_path: Path) -> None:
+    _, out, _ = run("import", own_logs["claude-code"], "-o", tmp_path / "out.parquet")
+    assert "1 workflows, 6 calls; tokens estimated: characters/4; prompt tokens " in out
+    assert "; stand-ins for system prompt and tools: 2\n" in out
+    stored = (tmp_path / "out.parquet").read_bytes()
+    assert b"find the tests" not in stored
+
+
+def test_an_unknown_folder_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("import", tmp_path, "-o", tmp_path / "out.parquet")
+    assert (status, err.count("\n")) == (2, 1)

@@ -13,18 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
 from pbkv.analysis import figures
 from pbkv.analysis.figures import (
     course_of_run,
     hit_ratio_by_capacity,
     hit_ratio_by_concurrency,
+    latency_by_capacity,
     overview_height,
     policy_overview,
 )
 from pbkv.analysis.intervals import Interval
 from pbkv.analysis.load import load
-from pbkv.analysis.points import Point, capacity_points, concurrency_points
+from pbkv.analysis.points import Point, capacity_points, concurrency_points, knee
 from pbkv.analysis.style import DPI, WIDTH_INCHES, look_of
 from pbkv.analysis.summary import summarise
 from pbkv.traces.errors import ConfigError
@@ -141,7 +143,7 @@ def test_points_of_a_run_over_capacity_keep_the_host_ratio_apart(write_run: Writ
         "host 1× GPU, write-through",
         "host 2× GPU, write-through",
     ]
-    assert [point.hit_ratio for point in points] == [cell.gpu_hit_ratio for cell in cells]
+    assert [point.value for point in points] == [cell.gpu_hit_ratio for cell in cells]
 
 
 def test_points_of_a_run_over_capacity_may_have_one_host_size(write_run: WriteRun) -> None:
@@ -168,7 +170,7 @@ def test_points_over_concurrency_leave_the_open_loop_out(write_run: WriteRun, dr
 
 
 def test_nothing_to_draw_is_said() -> None:
-    with pytest.raises(ConfigError, match="expected at least one hit ratio"):
+    with pytest.raises(ConfigError, match="expected at least one value"):
         hit_ratio_by_capacity([], io.BytesIO())
 
 
@@ -210,3 +212,54 @@ def test_one_sample_draws_no_hit_ratio(write_run: WriteRun, drawn: list[Figure])
     run = load(write_run([{}], edit=lambda tables: tables["occupancy"].__delitem__(slice(1, None))))
     course_of_run(run, io.BytesIO())
     assert np.isnan(np.asarray(drawn[0].axes[0].get_lines()[0].get_ydata())).all()
+
+
+def test_course_shows_the_link_where_copies_cross_it(write_run: WriteRun, drawn: list[Figure]) -> None:
+    def copy(tables: dict[str, list[dict[str, Any]]]) -> None:
+        for row in tables["occupancy"]:
+            row["d2h_busy_s"] = 0.25 * row["at_s"]
+
+    course_of_run(load(write_run([{}], edit=copy)), io.BytesIO(), num_windows=7)
+    link = drawn[0].axes[2]
+    h2d, d2h = link.get_lines()
+    np.testing.assert_allclose(np.asarray(h2d.get_ydata()), 0)
+    np.testing.assert_allclose(np.asarray(d2h.get_ydata()), 25)
+    assert "%" in link.get_ylabel()
+    assert drawn[0].get_size_inches()[1] == figures.COURSE_HEIGHT + figures.LINK_HEIGHT
+
+
+def test_latency_by_capacity_has_its_bound_and_the_fastest_first(drawn: list[Figure]) -> None:
+    latency_by_capacity(_curve("lru", 9, 7) + _curve("pbkv", 8, 5), io.BytesIO(), infinite_s=4)
+    axes = drawn[0].axes[0]
+    pbkv, lru, bound = axes.get_lines()
+    assert [line.get_color() for line in (pbkv, lru)] == [look_of("pbkv").color, look_of("lru").color]
+    np.testing.assert_allclose(np.asarray(lru.get_ydata(), float), [9, 7])
+    np.testing.assert_allclose(np.asarray(bound.get_ydata(), float), 4)
+    assert axes.get_ylim()[0] == 0
+
+
+def test_a_knee_is_marked(drawn: list[Figure]) -> None:
+    points = _curve("lru", 0.1, 0.5, 0.6, 0.61)
+    hit_ratio_by_capacity(points, io.BytesIO(), knee=points[2])
+    (note,) = drawn[0].axes[0].texts
+    assert isinstance(note, Annotation)
+    assert note.get_text() == "knee"
+    assert note.xy == pytest.approx((4000, 60))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "top", "x"),
+    [
+        ((0.1, 0.5, 0.6, 0.61), None, 4000),
+        ((0.1, 0.5, 0.6, 0.61), 0.9, None),  # more memory would still buy hits
+        ((0.1, 0.5, 0.6, 0.61), 0.5, 2000),
+        ((0.6, 0.6, 0.6), None, 1000),
+        ((0.6, 0.5, 0.6), None, 4000),  # from which on: the dip counts
+        ((0.1, 0.6), None, None),  # two points have no knee
+    ],
+)
+def test_the_knee_is_where_hits_stop_growing(
+    ratios: tuple[float, ...], top: float | None, x: float | None
+) -> None:
+    found = knee(_curve("lru", *ratios), top)
+    assert (None if found is None else found.x) == x

@@ -83,3 +83,11 @@ def test_intervals_cover_the_truth_about_95_times_in_100(size: int) -> None:
     # three standard errors of a share of 0.95 among 1,500 draws; the ratio's is approximate: 2 points more
     assert covered["mean"] / 1500 == pytest.approx(0.95, abs=0.017)
     assert covered["ratio"] / 1500 == pytest.approx(0.95, abs=0.037)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "confidence", "expected"),
+    [(2, 0.99, 9.924843), (1, 0.999, 636.6192), (30, 0.9, 1.697261), (1000, 0.99, 2.580755)],
+)
+def test_student_t_of_other_confidences(degrees: int, confidence: float, expected: float) -> None:
+    assert student_t(degrees, confidence) == pytest.approx(expected, rel=1e-5)

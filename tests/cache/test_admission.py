@@ -123,7 +123,7 @@ def test_parts_compose_with_any_policy() -> None:
     assert he.prefetch is not None
 
 
-@pytest.mark.parametrize("base", ["infinite", "belady", "belady-cost", "pbkv-he-oracle", "pbkv-oracle"])
+@pytest.mark.parametrize("base", ["belady", "belady-cost", "pbkv-he-oracle", "pbkv-oracle"])
 @pytest.mark.parametrize("part", PARTS)
 def test_bounds_take_no_parts(base: str, part: str) -> None:
     with pytest.raises(ConfigError, match=rf"policy: got {base}\+{part}, expected {base} alone"):

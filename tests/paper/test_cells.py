@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from pbkv.cache.named import POLICIES
-from pbkv.paper.cells import Job, Kept, code_state, run_jobs
+from pbkv.paper.cells import Job
 from pbkv.paper.experiments import EXPERIMENTS, FAULTS, Arm, arm_of, faulty_arm
 from pbkv.paper.published import END_TO_END
 from pbkv.paper.run import reproduce
+from pbkv.study.cells import Kept, run_jobs
+from pbkv.study.workers import Processes
 from pbkv.traces.errors import ConfigError
 
 TRACE = Path(__file__).parents[1] / "data" / "hover-30.parquet"
@@ -42,31 +43,12 @@ def test_every_fault_can_be_set(name: str) -> None:
 
 def test_what_has_ended_is_kept_and_not_run_again(tmp_path: Path) -> None:
     jobs, file = [job("lru"), job("lae")], tmp_path / "cells.jsonl"
-    first = list(run_jobs(jobs[:1], Kept(file, "now"), 1, lambda done: None))
-    again = list(run_jobs(jobs, Kept(file, "now"), 1, lambda done: None))
+    first = list(run_jobs(jobs[:1], Kept(file, "now"), Processes(1), lambda done: None))
+    again = list(run_jobs(jobs, Kept(file, "now"), Processes(1), lambda done: None))
     assert [row["policy"] for row in first + again] == ["lru", "lae"]
     kept = Kept(file, "now")
     assert [row["policy"] for row in kept.of(jobs)] == ["lru", "lae"]
     assert 0 < kept.of(jobs)[0]["gpu_hit_ratio"] < 1
-
-
-def test_a_line_that_a_kill_cut_off_and_cells_of_other_code_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "cells.jsonl"
-    Kept(file, "old").add(job("lru"), {"policy": "lru"})
-    Kept(file, "now").add(job("lae"), {"policy": "lae"})
-    file.write_text(file.read_text() + json.dumps({"state": "now", "key": "x"})[:-9])
-    kept = Kept(file, "now")
-    assert [kept.has(job(policy)) for policy in ("lru", "lae")] == [False, True]
-
-
-@pytest.mark.parametrize("folder", ["analysis", "cache", "paper", "predict", "sim", "traces"])
-def test_any_change_of_the_code_is_another_state(folder: str, tmp_path: Path) -> None:
-    (tmp_path / folder).mkdir()
-    states = []
-    for text in ("a = 1", "a = 2"):
-        (tmp_path / folder / "x.py").write_text(text)
-        states.append(code_state(tmp_path))
-    assert states[0] != states[1]
 
 
 def test_an_unknown_experiment_is_refused_before_anything_runs(tmp_path: Path) -> None:

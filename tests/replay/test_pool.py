@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -83,13 +85,11 @@ def test_a_pool_without_pages_is_refused() -> None:
         Pool(SHAPE, 0, CPU)
 
 
-def test_a_container_s_limit_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pytest.TempPathFactory
-) -> None:
+def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     without = free_bytes(CPU)
-    (tmp_path / "memory.max").write_text("3000\n")  # type: ignore[operator]
-    (tmp_path / "memory.current").write_text("1000\n")  # type: ignore[operator]
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
     assert without > 2000
     assert free_bytes(CPU) == 2000
 

@@ -123,3 +123,13 @@ def test_a_slice_without_its_pages_is_refused() -> None:
     with pytest.raises(ValueError, match="3 more tokens"):
         world.runner.decode_run([part(tokens, 30, 31, pages)], 3, np.zeros((3, 1), dtype=np.int64))
     assert page_shape(world.reference, PAGE) == world.pool.shape
+
+
+def test_more_decodes_than_there_is_room_for_are_refused_as_a_run_and_served_as_an_iteration() -> None:
+    world, tokens = World(FAMILIES[0], config=RunnerConfig(max_decodes=1)), tokens_of(15, 10)
+    pages = [world.take(10), world.take(10)]
+    world.runner.run([part(tokens, 0, 5, each) for each in pages])
+    batch = [part(tokens, 5, 6, each) for each in pages]
+    with pytest.raises(ValueError, match="at most 1 slices"):
+        world.runner.decode_run(batch, 2, np.zeros((2, 2), dtype=np.int64))
+    assert world.error(batch, [tokens, tokens]) <= TOLERANCE

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pbkv.replay.staging import Staging, offsets_of, view
+from pbkv.replay.staging import Array, Staging, offsets_of, view
 
 CPU = torch.device("cpu")
 
 
 def test_arrays_arrive_side_by_side_in_one_buffer() -> None:
-    arrays = {
+    arrays: dict[str, Array] = {
         "ids": np.arange(5),
         "lens": np.array([7, 8, 9], dtype=np.int32),
         "bounds": np.arange(8, dtype=np.int32).reshape(2, 4),
