@@ -38,8 +38,8 @@ from pbkv.paper.experiments import (  # noqa: E402
     POOL_BLOCKS,
 )
 from pbkv.paper.published import MODEL_32B  # noqa: E402
-from pbkv.sim.config import EngineConfig  # noqa: E402
-from pbkv.sim.faults import Faults  # noqa: E402
+from pbkv.serve.config import EngineConfig  # noqa: E402
+from pbkv.serve.faults import Faults  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
 from pbkv.traces.generate import generate_workload, workload_metadata  # noqa: E402

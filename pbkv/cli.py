@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pbkv import cli_analysis, cli_fidelity, cli_replay, cli_simulate, cli_traces, cli_train
+from pbkv import cli_analysis, cli_fidelity, cli_replay, cli_simulate, cli_study, cli_traces, cli_train
 from pbkv.traces.errors import InputError
 
 _INTERRUPTED = 130

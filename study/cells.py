@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pbkv.study.workers import Keyed, Lost, Workers
 
 if TYPE_CHECKING:
-    from pbkv.sim.run import CellResult
+    from pbkv.serve.cell import CellResult
     from pbkv.sim.settings import Settings
 
 Row = Mapping[str, Any]

@@ -24,7 +24,7 @@ from pbkv.analysis.summary import MEASURES, CellSummary, summarise_cells
 
 if TYPE_CHECKING:
     from pbkv.analysis.load import Run
-    from pbkv.sim.run import CellResult
+    from pbkv.serve.cell import CellResult
 
 PERCENTILES = (50, 90, 95, 99)
 TIMES = ("jct", "ttft", "tpot")

@@ -14,12 +14,11 @@ from pbkv.cache.named import make_policy
 from pbkv.cache.oldest import AnyRead
 from pbkv.cache.patience import Patience
 from pbkv.predict.forecast import Forecast
-from pbkv.sim.config import EngineConfig
-from pbkv.sim.future import miss_costs
-from pbkv.sim.request import Request
+from pbkv.serve.config import EngineConfig
+from pbkv.serve.request import Request
 from pbkv.traces.schema import Workflow
 from tests.cache.world import B, World, flow
-from tests.sim.test_fused import PROFILE, play
+from tests.serve.test_fused import PROFILE, play
 from tests.strategies import workflows
 
 A_TOKEN_S = 0.01  # to compute; nothing for pairs
@@ -212,4 +211,4 @@ def by_submission(requests: list[Request]) -> list[Request]:
 
 
 def pool_s(num_tokens: int) -> float:
-    return num_tokens * miss_costs(PROFILE).prefill_s(num_tokens, 1)
+    return num_tokens * PROFILE.miss_costs.prefill_s(num_tokens, 1)
