@@ -17,7 +17,7 @@ from pbkv.analysis.decision_logs import LOGS, LogMatch, entries_of, match
 from pbkv.analysis.load import Cell, Run, Setting
 from pbkv.analysis.ranking import Ranking, rank
 from pbkv.analysis.sums import HIT_CLASSES
-from pbkv.traces.errors import TraceError
+from pbkv.traces.errors import ConfigError, TraceError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,16 +76,16 @@ class Compared:
     measures: Mapping[str, Measured]
     paired_errors: Mapping[str, float]
     equal_hits_share: float
-    hit_tokens: tuple[int, float]  # simulated, mean of the repeats
+    hit_tokens: tuple[float, float]  # simulated, mean of the repeats; NaN where not known
     logs: Mapping[str, Sequence[LogMatch]]
     bars: Mapping[str, float]
     stopped: str = ""
 
-    def reaches(self, measure: str) -> bool:
-        """Whether the error is within its bar; a measure that neither run has reaches it."""
+    def reaches(self, measure: str) -> bool | None:
+        """Whether the error is within its bar; None where a run does not know the measure."""
         found = self.measures[measure]
-        if np.isnan([*found.simulated, *found.replayed]).all():
-            return True
+        if np.isnan([*found.simulated, *found.replayed]).any():
+            return None
         return abs(found.error) <= self.bars[measure]
 
 
@@ -103,7 +103,8 @@ class Fidelity:
 def compare(simulated: Run, replays: Sequence[Run], *, baseline: str = "lru") -> Fidelity:
     """Hold ``simulated`` against one or more ``replays`` of the same traces.
 
-    Raises TraceError for a run of another trace, or without a cell in common.
+    Raises TraceError for a run of another trace, or without a cell in common; ConfigError for a baseline
+    that is in no cell (of the default it is no error: there are no speedups then).
     """
     for run in replays:
         _check_same_trace(simulated, run)
@@ -112,6 +113,9 @@ def compare(simulated: Run, replays: Sequence[Run], *, baseline: str = "lru") ->
     if not keys:
         expected = "a cell of the same policy, capacities, load, block size and seed"
         raise TraceError(replays[0].path, "cells", "none in common", f"{expected} as in {simulated.path}")
+    policies = dict.fromkeys(setting.policy for setting, _ in keys)
+    if baseline not in (*policies, "lru"):
+        raise ConfigError("baseline", baseline, f"a policy of both runs: {', '.join(policies)}")
     frames = [_Frames(run) for run in (simulated, *replays)]
     compared = [_compared(key, [cells[key] for cells in known], frames) for key in keys]
     return Fidelity(
@@ -171,10 +175,7 @@ def _compared(key: _Key, cells: Sequence[Cell], frames: Sequence[_Frames]) -> Co
         },
         paired_errors={name: float(np.mean([pair.paired_error(name) for pair in pairs])) for name in PAIRED},
         equal_hits_share=float(np.mean([pair.equal_hits_share for pair in pairs])),
-        hit_tokens=(
-            int(first.calls["hit_tokens"].sum()),
-            float(np.mean([o.calls["hit_tokens"].sum() for o in others])),
-        ),
+        hit_tokens=(first.num_hit_tokens, float(np.mean([other.num_hit_tokens for other in others]))),
         logs={name: [match(first.log(name), other.log(name)) for other in others] for name in names},
         bars={**BARS, "jct_s": CPU_JCT_BAR} if is_cpu else BARS,
         stopped="; ".join(dict.fromkeys(cell.stopped for cell in (first, *others) if cell.stopped)),
@@ -188,6 +189,10 @@ class _CellFrames:
         self.events: pd.DataFrame | None = None
         if frames.events is not None:
             self.events = frames.events.get(cell.cell, frames.run.cache_events[:0])
+
+    @property
+    def num_hit_tokens(self) -> float:
+        return float(self.calls["hit_tokens"].sum(min_count=1))
 
     def log(self, name: str) -> list[tuple[object, ...]]:
         assert self.events is not None

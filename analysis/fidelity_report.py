@@ -84,7 +84,7 @@ def draw(found: Fidelity, target: Target) -> None:
         left.set_yticks(range(len(cells)), labels)
         left.set_ylim(len(cells) - 0.45, -0.55)
         handles, names = left.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower left", ncols=len(names), columnspacing=1.4)
+        figure.legend(handles, names, loc="outside lower left", ncols=len(names), columnspacing=1.1)
         save(figure, target)
 
 
@@ -108,12 +108,12 @@ def _error_text(cell: Compared, name: str) -> str:
     if not math.isfinite(simulated) or not math.isfinite(replayed):
         return _NOTHING
     spread = "" if found.spread is None else f" ± {found.spread / 2:.1%}"
-    mark = "" if cell.reaches(name) else " ✗"
+    mark = " ✗" if cell.reaches(name) is False else ""
     return f"{simulated:.4g} → {replayed:.4g}{spread} ({found.error:+.1%}){mark}"
 
 
 def _missed_text(cell: Compared) -> str:
-    missed = [_NAMES[name] for name in MEASURES if not cell.reaches(name)]
+    missed = [_NAMES[name] for name in MEASURES if cell.reaches(name) is False]
     stopped = [f"stopped: {cell.stopped}"] if cell.stopped else []
     return ", ".join([*missed, *stopped]) or "none"
 
@@ -128,7 +128,7 @@ def _calls(cells: Sequence[Compared], labels: Sequence[str]) -> str:
             f"{cell.num_unmatched_calls:,}",
             *(_percent(cell.paired_errors[name]) for name in PAIRED),
             _percent(cell.equal_hits_share),
-            f"{cell.hit_tokens[0]:,} → {cell.hit_tokens[1]:,.0f}",
+            " → ".join(_tokens(number) for number in cell.hit_tokens),
         ]
         for cell, label in zip(cells, labels, strict=True)
     ]
@@ -186,10 +186,14 @@ def _speedup_text(ranking: Ranking) -> str:
 
 
 def _verdict(found: Fidelity) -> str:
-    num_within = {name: sum(cell.reaches(name) for cell in found.cells) for name in MEASURES}
-    reached = ", ".join(f"{_NAMES[name]} {num} of {len(found.cells)}" for name, num in num_within.items())
+    reached = ", ".join(f"{_NAMES[name]} {_reached_text(found.cells, name)}" for name in MEASURES)
     identical = sum(ranking.is_identical for ranking in found.rankings)
     return f"Bars reached: {reached}; rankings identical: {identical} of {len(found.rankings)}."
+
+
+def _reached_text(cells: Sequence[Compared], name: str) -> str:
+    known = [cell.reaches(name) for cell in cells if cell.reaches(name) is not None]
+    return f"{sum(map(bool, known))} of {len(known)}" if known else "not known"
 
 
 # ---------------------------------------------------------------------- figure
@@ -248,6 +252,10 @@ def _repeats(number: int) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if math.isfinite(share) else _NOTHING
+
+
+def _tokens(number: float) -> str:
+    return f"{number:,.0f}" if math.isfinite(number) else _NOTHING
 
 
 def _mean(values: Sequence[float]) -> float:

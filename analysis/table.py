@@ -128,7 +128,7 @@ def _measure_column(
 
 
 def _text(value: Interval | None, scale: float, decimals: int, interval: bool) -> str:
-    if value is None:
+    if value is None or math.isnan(value.mean):  # NaN: of a column that is not known, as of a server's tiers
         return _NOTHING
     mean = f"{value.mean * scale:,.{decimals}f}"
     if not interval or value.half is None:

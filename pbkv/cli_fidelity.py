@@ -1,17 +1,87 @@
-"""`pbkv fidelity`: a simulation held against replays of it."""
+"""`pbkv calibrate`, `pbkv fidelity`, `pbkv replay-openai`: the simulator beside machines and servers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pbkv.cli_options import Force, Out, Traces, at_most_one, choice, numbers
+
+if TYPE_CHECKING:
+    from pbkv.replay.calibrate import Calibration, Errors
+    from pbkv.replay.openai_client import Server
+    from pbkv.serve.settings import RunSettings
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to ``app``."""
+    app.command()(calibrate)
     app.command()(fidelity)
+    app.command("replay-openai")(replay_openai)
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Profile to write, a .toml file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A name on the hub, a folder, a GGUF file, or random:llama-8b, random:qwen3-8b, random:tiny."
+        ),
+    ] = "random:llama-8b",
+    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = "cuda",
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16, float16 or float32 [default: bfloat16; cpu: float32].")
+    ] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens a page.")] = 32,
+    max_batched_tokens: Annotated[
+        int | None, typer.Option(help="Largest iteration [default: 8192; cpu: 1024].")
+    ] = None,
+    max_context: Annotated[
+        int | None, typer.Option(help="Longest context [default: 32768; cpu: 4096].")
+    ] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="Most sequences [default: 256; cpu: 32].")] = None,
+    repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 7,
+    layout: Annotated[str, typer.Option(help="Of the pools: page-first or layer-first.")] = "page-first",
+    compile_backend: Annotated[
+        str | None, typer.Option("--compile", help="torch.compile with this backend, e.g. inductor.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the iterations held out.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Of torch on a CPU: 1 where others use its cores too.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Measure iterations and copies of MODEL on this machine; write a profile for `simulate --profile`."""
+    from pbkv.console import command_line
+    from pbkv.replay.calibrated import Wanted, calibrate_to
+
+    wanted = Wanted(
+        model,
+        device,
+        dtype,
+        block_size,
+        max_batched_tokens,
+        max_context,
+        max_sequences,
+        repeats,
+        choice("--layout", layout, "page-first", "layer-first"),  # type: ignore[arg-type] # checked
+        compile_backend,
+        seed,
+        threads,
+    )
+    with _progress("calibrate") as advance:
+        found = calibrate_to(output, wanted, force=force, command=command_line(), progress=advance)
+    if json_output:
+        print(json.dumps({"profile": str(output), **_calibration_dict(found)}, indent=1))
+    else:
+        print(f"{_calibration_text(found)}\nprofile: {output}")
 
 
 def fidelity(
@@ -30,3 +100,155 @@ def fidelity(
     if figure is not None:
         draw(found, figure)
     print(json.dumps(to_dict(found), indent=1) if json_output else to_markdown(found))
+
+
+def replay_openai(
+    traces: Traces,
+    output: Out,
+    base_url: Annotated[str, typer.Option(help="Of the server, with or without /v1.")],
+    model: Annotated[str | None, typer.Option(help="Its model [default: the first that it names].")] = None,
+    endpoint: Annotated[
+        str, typer.Option(help="completions, chat, or auto: chat where only that is served.")
+    ] = "auto",
+    text: Annotated[
+        bool, typer.Option("--text", help="Send text and not token ids: needs the tokenizer.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Of --text: a name on the hub or a folder [default: the model].")
+    ] = None,
+    vocabulary: Annotated[int, typer.Option(help="Token ids are below this.")] = 32_000,
+    hints: Annotated[
+        bool, typer.Option("--hints", help="Ids and answer length as nvext in the body, too (Dynamo).")
+    ] = False,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Answers as long as the trace's (vLLM, SGLang).")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option(help="Longest silence of the server.")] = 300.0,
+    retries: Annotated[int, typer.Option(help="Of a call, after lost connections, status 429 and 5xx.")] = 4,
+    concurrency: Annotated[
+        list[str] | None, typer.Option(help="Closed loop: live workflows, N[,N…] [default: 48].")
+    ] = None,
+    open_loop: Annotated[
+        bool, typer.Option("--open-loop", help="Release workflows at their arrivals.")
+    ] = False,
+    policy: Annotated[str, typer.Option(help="What the server evicts by, for the record.")] = "lru",
+    gpu_blocks: Annotated[int | None, typer.Option(help="Its GPU tier, for the record.")] = None,
+    host_blocks: Annotated[int, typer.Option(help="Its host tier, for the record.")] = 0,
+    block_size: Annotated[int, typer.Option(help="Its tokens a block, for the record.")] = 16,
+    seed: Annotated[list[int], typer.Option(help="May be repeated: an interval over seeds.")] = [0],  # noqa: B006
+    order: Annotated[
+        str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
+    ] = "file",
+    unknown_gap_s: Annotated[float, typer.Option(help="Tool wait where the trace has none.")] = 0.0,
+    force: Force = False,
+) -> None:
+    """Send TRACES to an OpenAI-compatible server in real time; same tables as `replay`, as far as known."""
+    from pbkv.replay.openai import RemoteMachine
+    from pbkv.replay.openai_client import Server
+    from pbkv.serve.settings import RunSettings
+
+    at_most_one({"--concurrency": concurrency, "--open-loop": open_loop or None})
+    server = Server(
+        base_url,
+        model,
+        choice("--endpoint", endpoint, "auto", "completions", "chat"),  # type: ignore[arg-type] # checked
+        text,
+        hints,
+        ignore_eos,
+        timeout_s=timeout_s,
+        max_retries=retries,
+    )
+    settings = RunSettings(
+        profile=RemoteMachine(server.shown),
+        policies=(policy,),
+        gpu_blocks=() if gpu_blocks is None else (gpu_blocks,),
+        host_blocks=host_blocks,
+        concurrencies=(None,) if open_loop else tuple(numbers("--concurrency", concurrency or ["48"])),
+        seeds=tuple(seed),
+        shuffle=choice("--order", order, "file", "shuffled") == "shuffled",
+        block_size=block_size,
+        unknown_gap_s=unknown_gap_s,
+        cache_events=False,
+    )
+    _send(traces, settings, server, output, tokenizer or model, vocabulary, force)
+
+
+def _send(
+    traces: list[Path],
+    settings: RunSettings,
+    server: Server,
+    output: Path,
+    tokenizer: str | None,
+    vocabulary: int,
+    force: bool,
+) -> None:
+    from pbkv.console import command_line, print_run, progress_of_calls
+    from pbkv.replay.openai import load_tokenizer, text_prompts, token_prompts
+    from pbkv.replay.openai import replay_openai as send
+    from pbkv.traces.sources import open_trace
+
+    prompts = text_prompts(load_tokenizer(tokenizer)) if server.sends_text else token_prompts(vocabulary)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_trace(path)) for path in traces]
+        num_calls = sum(trace.num_calls for trace in opened)
+        with progress_of_calls("replay", num_calls * len(settings.cells())) as advance:
+            send(
+                opened,
+                settings,
+                server,
+                output,
+                prompts=prompts,
+                force=force,
+                command=command_line(),
+                progress=lambda cell, num_done: advance(cell.cell * num_calls + num_done),
+            )
+    print_run(output)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over measurements, on terminals only; yields what to tell (done, all)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda num_done, total: bar.update(task, completed=num_done, total=total)
+
+
+def _calibration_text(found: Calibration) -> str:
+    fit, link = found.iterations, found.link
+    knots = ", ".join(f"{tokens}: {1e3 * (fit.t0_s + seconds):.3g}" for tokens, seconds in fit.lin)
+    rates = ", ".join(
+        f"{way}{' beside the other' if busy else ''} {rate / 1e9:.3g} GB/s"
+        for (way, busy), rate in link.bytes_per_s.items()
+    )
+    held, verdict = found.held_out, "reached" if found.is_accepted else "MISSED"
+    return "\n".join(
+        [
+            f"iteration, ms by tokens: {knots}",
+            f"a_p {fit.a_p:.3g}  a_g {fit.a_g:.3g}  a_d {fit.a_d:.3g}  a_s {fit.a_s:.3g}  (s)",
+            f"link: latency {1e6 * link.latency_s:.3g} µs, {rates}",
+            f"fitted iterations:   {_errors_text(found.fitted)}",
+            f"held-out iterations: {_errors_text(held)}  (bars: MAPE 5 %, p95 10 %: {verdict})",
+            f"copies:              {_errors_text(found.copies)}",
+        ]
+    )
+
+
+def _errors_text(errors: Errors) -> str:
+    return f"MAPE {errors.mape:.1%}, p95 {errors.p95:.1%}, bias {errors.bias:+.1%} over {errors.number}"
+
+
+def _calibration_dict(found: Calibration) -> dict[str, Any]:
+    rates = {f"{way}{'_contended' if busy else ''}": r for (way, busy), r in found.link.bytes_per_s.items()}
+    return {
+        "iterations": asdict(found.iterations),
+        "link": {"latency_s": found.link.latency_s, "bytes_per_s": rates},
+        "fitted": asdict(found.fitted),
+        "held_out": asdict(found.held_out),
+        "copies": asdict(found.copies),
+        "held_out_s": [{"predicted": one, "measured": other} for one, other in found.held_out_s],
+        "is_accepted": found.is_accepted,
+    }

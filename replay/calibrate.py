@@ -30,6 +30,8 @@ _LINKS: tuple[tuple[Direction, bool], ...] = (
     ("h2d", True),
     ("d2h", True),
 )
+_NUM_REWEIGHTINGS = 8
+_LARGEST_RATIO = 10.0  # of measured to predicted, in weights: no single time rules the fit
 _LEAST_S = 1e-9  # of t0: the cost model wants an iteration to take some time
 
 
@@ -205,8 +207,17 @@ def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callabl
 
 
 def _relative_fit(rows: Floats, seconds: Sequence[float]) -> Floats:
-    """x ≥ 0 with the least Σ (row · x / seconds − 1)²."""
-    return nnls(rows / np.asarray(seconds)[:, None], np.ones(len(rows)))
+    """x ≥ 0 with the least Σ (row · x − seconds)² / (row · x · seconds), by reweighting.
+
+    Errors relative to what was measured alone would be smallest for an x that is too small: of a time
+    that noise has doubled, half is missed, but one that noise has halved is exceeded by all of it.
+    """
+    measured = np.asarray(seconds)
+    scales = measured
+    for _ in range(_NUM_REWEIGHTINGS):
+        found = nnls(rows / scales[:, None], measured / scales)
+        scales = np.sqrt(measured * np.maximum(rows @ found, measured / _LARGEST_RATIO))
+    return found
 
 
 def _features(shape: Shape, knots: Sequence[int]) -> list[float]:

@@ -21,7 +21,7 @@ from pbkv.analysis.fidelity_report import draw, to_dict, to_markdown
 from pbkv.analysis.load import load
 from pbkv.analysis.ranking import kendall_tau
 from pbkv.sim import Settings, load_profile, simulate
-from pbkv.traces.errors import TraceError
+from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.generate import generate_workload, workload_metadata
 from pbkv.traces.records import TABLES
 from pbkv.traces.sources import open_trace
@@ -126,12 +126,17 @@ def test_what_the_replay_does_not_know_is_left_open(simulated: Path, tmp_path: P
     def unknown(calls: pd.DataFrame) -> None:
         for name in ("gpu_hit", "host_hit", "loading"):
             calls[f"num_{name}_tokens"] = None
+        calls["first_token_at_s"] = None
 
     replay = replay_of(simulated, tmp_path / "r", {"calls": unknown})
     (replay / "cache_events.parquet").unlink()
     found = compared(simulated, replay)
     assert to_dict(found)["cells"][0]["equal_hits_share"] is None
     assert found.cells[0].logs == {}
+    assert found.cells[0].reaches("ttft_s") is None
+    assert "TTFT not known, TTFT p99 not known, TPOT not known, workflow latency 3 of 3" in to_markdown(found)
+    assert found.cells[0].hit_tokens[0] > 0
+    assert to_dict(found)["cells"][0]["hit_tokens"]["replayed"] is None
     assert "Decisions" not in to_markdown(found)
 
 
@@ -217,6 +222,8 @@ def test_runs_that_cannot_be_compared_are_refused(simulated: Path, tmp_path: Pat
     other = replay_of(simulated, tmp_path / "trace", {}, trace=[{"digest": "another"}])
     with pytest.raises(TraceError, match=r"another.*, expected the trace of"):
         compared(simulated, other)
+    with pytest.raises(ConfigError, match="baseline: got mori, expected a policy of both runs: lru, lae"):
+        compare(load(simulated), [load(simulated)], baseline="mori")
     cells = json.loads((simulated / "run.json").read_text())["cells"]
     bigger = replay_of(simulated, tmp_path / "big", {}, cells=[cell | {"gpu_blocks": 7} for cell in cells])
     with pytest.raises(TraceError, match="cells: got none in common"):
