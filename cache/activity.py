@@ -119,8 +119,10 @@ class Activity(Follower):
                 return
             else:
                 tags[workflow_id] = agents | bit
-            if len(tags) >= _SUMMED_FROM:
-                self._add_to_sums(at, workflow_id)
+            if at.serial in self._sums:
+                self._share(at, workflow_id, expectation)
+            elif len(tags) >= _SUMMED_FROM:
+                self._begin_sums(at)
             at = at.parent
 
     def cut(self, upper: Node, lower: Node) -> Changed:
@@ -183,17 +185,11 @@ class Activity(Follower):
 
     def _changed(self, expectation: Expectation) -> Changed:
         changed = expectation.take_candidates()
+        changed += [share.node for share in expectation.shares.values()]
         self.num_scored += len(changed)
         return changed
 
     # ------------------------------------------------------------------ sums over many workflows
-
-    def _add_to_sums(self, node: Node, workflow_id: str) -> None:
-        """``workflow_id`` has tagged ``node``, with another agent perhaps."""
-        if node.serial in self._sums:
-            self._share(node, workflow_id, self._active[workflow_id])
-        else:
-            self._begin_sums(node)
 
     def _begin_sums(self, node: Node) -> None:
         self._sums[node.serial] = [0, 0]
@@ -244,7 +240,9 @@ class Activity(Follower):
         return total
 
     def queued(self, node: Node) -> None:
-        """``node`` is a candidate of a queue from now on."""
+        """``node`` is a candidate of a queue from now on; those with sums are looked at in any case."""
+        if node.serial in self._sums:
+            return
         for tag in node.tags or ():
             self._active[tag].candidates[node.serial] = node
 
