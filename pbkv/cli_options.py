@@ -41,6 +41,12 @@ def at_most_one(options: Mapping[str, object]) -> None:
         raise ConfigError(given[1][0], given[1][1], f"either this or {given[0][0]}")
 
 
+def at_least_one(option: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(option, value, "a number ≥ 1")
+    return value
+
+
 def blocks(option: str, gb: float, block_bytes: int) -> int:
     if not 0 <= gb < float("inf"):
         raise ConfigError(option, gb, "a finite number ≥ 0")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pbkv.cli_options import Force, Out, Traces, choice, numbers, split
+from pbkv.cli_options import Force, Out, Traces, at_least_one, choice, numbers, split
 
 
 def replay(
@@ -65,6 +65,9 @@ def replay(
     compile_backend: Annotated[
         str | None, typer.Option("--compile", help="torch.compile with this backend, e.g. inductor.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of torch on a CPU: 1 where others use its cores too.")
+    ] = None,
     unknown_gap_s: Annotated[float, typer.Option(help="Tool wait where the trace has none.")] = 0.0,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="Wait for tools; else an idle engine's clock jumps.")
@@ -95,6 +98,8 @@ def replay(
         place = torch.device(device)
     except RuntimeError:
         raise ConfigError("device", device, "cuda, cuda:N or cpu") from None
+    if threads is not None:
+        torch.set_num_threads(at_least_one("--threads", threads))
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     loaded = load_model(model, place, None if dtype is None else types[choice("--dtype", dtype, *types)])
     settings = ReplaySettings(

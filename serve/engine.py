@@ -387,7 +387,7 @@ class Engine:
         if not copies_ahead and (waits_for_blocks or self.num_running >= self.config.max_sequences):
             horizon_s = copies.next_load_end_s
         else:
-            horizon_s = self.env.peek()
+            horizon_s = min(self.env.peek(), copies.next_load_end_s)
         if self.waiting:
             horizon_s = min(horizon_s, self._asks_again_s)
         if copies_ahead:
