@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,10 @@ def sums_of(shape: Shape) -> Sums:
 
 
 def shapes_to_fit(scale: Scale) -> list[Shape]:
-    """About 115 at full scale: decodes, prefills, extends of a context, several chunks, mixed batches."""
+    """About 115 at full scale: decodes, prefills, extends of a context, several chunks, mixed batches.
+
+    A third are mixed: an engine under load runs hardly any chunk alone.
+    """
     found = dict.fromkeys(tuple(shape) for shape in _all_shapes(scale) if scale.holds(shape))
     return [list(shape) for shape in found]
 
@@ -95,15 +99,15 @@ def _all_shapes(scale: Scale) -> Iterator[Shape]:
     chunks = _halvings(budget, _LEAST_CHUNK)
     some = [max(_LEAST_CHUNK, budget // divisor) for divisor in (128, 32, 8, 4, 1)]
     for number in _halvings(scale.max_sequences, 1):
-        yield from ([(1, context)] * number for context in (16, *contexts))
+        yield from ([(1, context)] * number for context in (16, *contexts[:3], contexts[4]))
     yield from ([(chunk, 0)] for chunk in chunks)
-    yield from ([(chunk, context)] for chunk in some for context in contexts)
-    for number in (2, 4, 8):
-        yield from ([(chunk, context)] * number for chunk in some[:3] for context in (0, contexts[1]))
+    yield from ([(chunk, context)] for chunk in some for context in contexts[1:])
+    yield from ([(chunk, contexts[1])] * number for number in (2, 4) for chunk in some[:3])
     for number in (scale.max_sequences // divisor for divisor in (32, 16, 4)):
-        for chunk in some[:3]:
-            for context in (0, contexts[2]):
-                yield [(1, contexts[1])] * max(number, 1) + [(chunk, context)]
+        decodes = [(1, contexts[1])] * max(number, 1)
+        for chunk, context in product(some[:3], (0, contexts[2])):
+            yield [*decodes, (chunk, context)]
+            yield [*decodes, (chunk, context), (chunk, contexts[0])]
 
 
 def _halvings(most: int, least: int) -> list[int]:
