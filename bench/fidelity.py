@@ -1,6 +1,6 @@
 """The loop closed on this machine: calibrate, simulate, replay some times, compare; into docs/results.
 
-    python bench/fidelity.py -o docs/results/cpu              # random:tiny on a CPU, ten minutes on an idle core
+    python bench/fidelity.py -o docs/results/cpu              # random:tiny, ten minutes
     python bench/fidelity.py --device cuda --model random:llama-8b -o docs/results/gpu/fidelity
 
 Nothing is fitted to the replays: the profile comes from iterations and copies measured by themselves
