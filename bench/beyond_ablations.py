@@ -49,9 +49,9 @@ def _without(what: str, options: PolicyOptions, known: Known) -> Policy:
     kind = {"age": _ByChance, "chance": _ByAge}.get(what)
     if kind is not None:
         return replace(full, gpu_order=kind(activity, arrivals), host_order=kind(activity, arrivals))
-    order = RetiredFirst(activity)  # "eviction": LAE's
+    order = RetiredFirst()  # "eviction": LAE's
     return replace(
-        full, gpu_order=order, host_order=RetiredFirst(activity), request_order=ByArrival(arrivals)
+        full, gpu_order=order, host_order=RetiredFirst(), request_order=ByArrival(arrivals)
     )
 
 

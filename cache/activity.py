@@ -175,13 +175,16 @@ class Activity(Follower):
         expectation = self._active.pop(workflow_id, None)
         if expectation is None:
             return NOTHING
+        changed: list[Node] = []
         for node in expectation.nodes:
             at: Node | None = node
             while at is not None and at.tags and at.tags.pop(workflow_id, None) is not None:
+                changed.append(at)
                 at = at.parent  # what was cut off above a node has its tags, and is in no list
         for serial, share in expectation.shares.items():
             self._change_sums(serial, -share.score, -share.value)
-        return self._changed(expectation)
+        self.num_scored += len(changed)
+        return changed
 
     def _changed(self, expectation: Expectation) -> Changed:
         changed = expectation.take_candidates()

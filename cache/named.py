@@ -101,7 +101,7 @@ def capacity_of(name: str, gpu_blocks: int, host_blocks: int) -> tuple[int, int]
 
 def _lae(options: PolicyOptions) -> Policy:
     activity = _activity(options, None)
-    return Policy(RetiredFirst(activity), RetiredFirst(activity), (activity,))
+    return Policy(RetiredFirst(), RetiredFirst(), (activity,))
 
 
 def _he(options: PolicyOptions) -> Policy:
@@ -119,9 +119,9 @@ def _aggressive(options: PolicyOptions) -> Policy:
 def _pbkv(options: PolicyOptions, prefetch: Callable[[Activity], ConservativePrefetch] | None) -> Policy:
     predictor = options.make_predictor()
     activity = _activity(options, predictor)
-    host_order = RetiredFirst if options.host_order == "retired-first" else ExpectedReuse
+    host_order = RetiredFirst() if options.host_order == "retired-first" else ExpectedReuse(activity)
     ahead = None if prefetch is None else prefetch(activity)
-    return Policy(ExpectedReuse(activity), host_order(activity), (activity,), ahead, predictor=predictor)
+    return Policy(ExpectedReuse(activity), host_order, (activity,), ahead, predictor=predictor)
 
 
 def _oldest_first(options: PolicyOptions, known: Known) -> Policy:
@@ -192,7 +192,7 @@ def _with_prefetch(base: str, policy: Policy, options: PolicyOptions) -> Policy:
     activity = _activity(options, predictor)
     ahead = ConservativePrefetch(activity)
     if base == "lae":
-        return Policy(RetiredFirst(activity), RetiredFirst(activity), (activity,), ahead, predictor=predictor)
+        return Policy(RetiredFirst(), RetiredFirst(), (activity,), ahead, predictor=predictor)
     return replace(policy, followers=(*policy.followers, activity), prefetch=ahead, predictor=predictor)
 
 

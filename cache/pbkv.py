@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class RetiredFirst:
-    """LAE: what no active workflow has touched goes first, the least shared of it before; then LRU."""
+    """LAE: what no active workflow has touched goes first, the least shared of it before; then LRU.
 
-    def __init__(self, activity: Activity) -> None:
-        self.queued = activity.queued
+    Needs an `Activity` that follows workflows. Keys fall when one ends, and then all that it has touched is
+    looked at: no entry need be noted for that.
+    """
+
+    def queued(self, node: Node) -> None:
+        """Keys can fall."""
 
     def key(self, node: Node) -> tuple[bool, float, float]:
         if node.tags:
