@@ -50,9 +50,7 @@ def _without(what: str, options: PolicyOptions, known: Known) -> Policy:
     if kind is not None:
         return replace(full, gpu_order=kind(activity, arrivals), host_order=kind(activity, arrivals))
     order = RetiredFirst()  # "eviction": LAE's
-    return replace(
-        full, gpu_order=order, host_order=RetiredFirst(), request_order=ByArrival(arrivals)
-    )
+    return replace(full, gpu_order=order, host_order=RetiredFirst(), request_order=ByArrival(arrivals))
 
 
 _INGREDIENTS = ("order", "patience", "eviction", "chance", "age", "inheritance")
