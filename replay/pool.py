@@ -52,7 +52,7 @@ class Pool:
         is_pinned: bool = False,
     ) -> None:
         self.shape, self.num_pages, self.layout, self.device = shape, num_pages, layout, device
-        _check_fits(shape, num_pages, device)
+        check_fits(shape, num_pages, device)
         self._memory: HostMemory | None = None
         self.pages = self._view(self._allocated(num_pages * shape.num_bytes, is_pinned))
         self._layers = tuple(self.pages[:, layer] for layer in range(shape.num_layers))
@@ -115,7 +115,8 @@ def copy_runs(source: Pool, target: Pool, source_pages: Pages, target_pages: Pag
     return num_copies
 
 
-def _check_fits(shape: PageShape, num_pages: int, device: torch.device) -> None:
+def check_fits(shape: PageShape, num_pages: int, device: torch.device) -> None:
+    """Raises ConfigError if the memory that is free does not hold so many pages."""
     where = "GPU" if device.type == "cuda" else "RAM"
     if num_pages < 1:
         raise ConfigError("pool", num_pages, "at least one page")

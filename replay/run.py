@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pbkv.replay.machine import versions
+from pbkv.replay.model import page_shape
+from pbkv.replay.pool import check_fits
 from pbkv.replay.world import real_world
 from pbkv.serve.cell import CellResult, Progress, run_cell
 from pbkv.serve.run import run_cells
@@ -38,6 +42,7 @@ def replay(
     written is kept. Raises ConfigError or TraceError for bad input; ``out`` is then not made.
     """
     check_context(traces, model)
+    check_memory(settings, model)
 
     def run(cell: Cell, folder: RunFolder) -> CellResult:
         with real_world(settings, settings.cache_config(cell), model, folder) as world:
@@ -57,3 +62,12 @@ def check_context(traces: Sequence[Trace], model: Any) -> None:
             raise TraceError(
                 trace.path, where, f"{num_tokens} tokens", f"at most {most}: the model's context"
             )
+
+
+def check_memory(settings: ReplaySettings, model: Any) -> None:
+    """Raise ConfigError if a cell's pools would not fit, before any cell has run."""
+    shape, device = page_shape(model, settings.block_size), next(model.parameters()).device
+    sizes = [settings.cache_config(cell) for cell in settings.cells()]
+    check_fits(shape, max(size.gpu_blocks for size in sizes), device)
+    if most := max(size.host_blocks for size in sizes):
+        check_fits(shape, most, torch.device("cpu"))

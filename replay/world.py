@@ -37,10 +37,10 @@ def real_world(
     Raises ConfigError if they do not fit into the memory that is free.
     """
     env, pace, device = simpy.Environment(), Pace(), next(model.parameters()).device
-    tables = PageTables(cache.gpu_blocks, cache.host_blocks)
     shape = page_shape(model, cache.block_size)
     gpu = Pool(shape, cache.gpu_blocks, device, layout=settings.layout)
     host = _host_pool(gpu, cache.host_blocks)
+    tables = PageTables(cache.gpu_blocks, cache.host_blocks)
     transfers = None if host is None else Transfers(gpu, host)
     runner = ModelRunner(model, gpu, RunnerConfig(compile_backend=settings.compile_backend))
 
