@@ -99,7 +99,7 @@ def decisions(events: Sequence[CacheEvent], until_s: float) -> Counter[tuple[Any
     early_blocks=st.sampled_from([0, 6]),
     batching=st.sampled_from(["mixed", "prefill-first"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)  # CI must not hang on rounding at equal instants
 def test_replay_and_simulator_decide_alike(
     trace: list[Workflow],
     gpu_blocks: int,
