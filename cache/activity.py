@@ -96,7 +96,6 @@ class Activity(Follower):
         self._active: dict[str, Expectation] = {}
         self._bits: dict[str, int] = {}
         self._sums: dict[int, list[int]] = {}  # score and value of nodes with many tags, by serial
-        self.num_scored = 0  # nodes whose score a forecast or an end has changed
 
     # ------------------------------------------------------------------ what happens
 
@@ -183,13 +182,11 @@ class Activity(Follower):
                 at = at.parent  # what was cut off above a node has its tags, and is in no list
         for serial, share in expectation.shares.items():
             self._change_sums(serial, -share.score, -share.value)
-        self.num_scored += len(changed)
         return changed
 
     def _changed(self, expectation: Expectation) -> Changed:
         changed = expectation.take_candidates()
         changed += [share.node for share in expectation.shares.values()]
-        self.num_scored += len(changed)
         return changed
 
     # ------------------------------------------------------------------ sums over many workflows

@@ -70,15 +70,15 @@ class Pins(Follower):
     def begun(self, config: CacheConfig) -> None:
         self._ttl.begun(config)
 
-    def number(self, workflow_id: str) -> int:
-        """Of the workflow's arrival."""
-        live = self._live.get(workflow_id)
-        return self._num_arrived + 1 if live is None else live.number
+    def rank(self, workflow_id: str) -> tuple[bool, int]:
+        """Whether the workflow is not back in time, and its number in order of arrival (unknown: the next).
 
-    def is_in_time(self, workflow_id: str) -> bool:
-        """Whether a request of the workflow came back while it was pinned, and still is."""
+        One look-up: it is asked of all that wait, whenever somebody may start.
+        """
         live = self._live.get(workflow_id)
-        return live is not None and live.expires_at_s is not None
+        if live is None:
+            return True, self._num_arrived + 1
+        return live.expires_at_s is None, live.number
 
     # ------------------------------------------------------------------ what happens
 
@@ -199,5 +199,5 @@ class InTimeFirst:
         self._pins = pins
 
     def key(self, request: Waiting, manager: CacheManager, now_s: float) -> tuple[bool, int, int]:
-        name = request.described.workflow_id
-        return not self._pins.is_in_time(name), self._pins.number(name), request.position
+        is_late, number = self._pins.rank(request.described.workflow_id)
+        return is_late, number, request.position

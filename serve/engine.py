@@ -220,7 +220,8 @@ class Engine:
         return max(admitted, key=lambda request: cached_blocks(request.path))
 
     def _rank(self, order: RequestOrder) -> Callable[[Request], Any]:
-        return lambda request: order.key(request, self.manager, self.env.now)
+        key, manager, now_s = order.key, self.manager, self.env.now
+        return lambda request: key(request, manager, now_s)
 
     def _admission_of(self, request: Request) -> Admission | None:
         """Its blocks and copies; what was to be prefetched gives way if need be."""
