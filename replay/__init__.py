@@ -1,1 +1,1 @@
-"""The engine that moves real tensors: pages, attention, the model's iterations. Needs torch."""
+"""The same traces and policies on a real GPU."""
