@@ -1,1 +1,1 @@
-"""The same traces and policies on a real GPU."""
+"""The engine that moves real tensors: pages, attention, the model's iterations. Needs torch."""
