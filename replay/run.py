@@ -20,7 +20,7 @@ from pbkv.replay.recording import Recording
 from pbkv.replay.world import real_world
 from pbkv.serve.cell import CellResult, Progress, run_cell
 from pbkv.serve.run import run_cells
-from pbkv.traces.errors import TraceError
+from pbkv.traces.errors import ConfigError, TraceError
 
 if TYPE_CHECKING:
     from pbkv.replay.settings import ReplaySettings
@@ -50,6 +50,8 @@ def replay(
     check_context(traces, model)
     check_memory(settings, model)
     check_predictor(settings, model)
+    if record is not None and record.absolute() == out.absolute():
+        raise ConfigError("record-contexts", str(record), "another path than the run folder's")
     recording = None if record is None else Recording(record, traces, settings, force=force)
     keep = None if recording is None else recording.keep
 

@@ -82,7 +82,7 @@ class ModelWorker:
             decodes = [self._decode_slice(request, made) for request, made in decoding.requests()]
             prefills = [self._prefill_slice(request, num_tokens) for request, num_tokens in chunks]
             cpu_s = self._pace.since_s
-            asking = _asking(chunks)
+            asking = completed_prompts(chunks)
             outcome = self._runner.run([*decodes, *prefills], want_hidden=bool(asking))
             self._runner.synchronize()
             if asking:
@@ -159,7 +159,7 @@ def _memory_errors() -> Iterator[None]:
         raise MemoryError(str(error).partition("\n")[0]) from error
 
 
-def _asking(chunks: Sequence[Chunk]) -> list[tuple[int, int, LiveCalls]]:
+def completed_prompts(chunks: Sequence[Chunk]) -> list[tuple[int, int, LiveCalls]]:
     """The chunks that complete a prompt whose vector is wanted: their number, and the call to show it to."""
     return [
         (number, request.position, calls)

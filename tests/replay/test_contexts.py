@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from pbkv.cache.blocks import PathTable
 from pbkv.predict.forecast import Forecast
 from pbkv.predict.graph import Graph
 from pbkv.predict.live import LiveCalls
 from pbkv.predict.saved import load_predictor
 from pbkv.replay.model import load_model
 from pbkv.replay.tokens import tokens_of
+from pbkv.replay.worker import completed_prompts
+from pbkv.serve.request import Request
 from pbkv.traces.generate import generate_workload, workload_metadata
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, Workflow
@@ -25,7 +28,7 @@ from pbkv.traces.writer import write_trace
 
 MODEL = ("--model", "random:tiny", "--device", "cpu", "--threads", "1")
 SMALL = ("--gpu-blocks", "500", "--block-size", "16", "--concurrency", "3", "--max-batched-tokens", "512")
-NUM_WORKFLOWS, SEED, WIDTH = 8, 5, 64
+NUM_WORKFLOWS, SEED, WIDTH = 6, 5, 64
 
 
 def pbkv(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     done = pbkv("replay", str(made.trace), *MODEL, *SMALL, "--policy", "lru", *record)
     assert (done.returncode, done.stderr) == (0, "")
     for trace, file in ((made.recorded, made.predictor), (made.trace, made.narrow)):
-        done = pbkv("train", str(trace), "--epochs", "3", "--split", "60,20,20", "-o", str(file))
+        done = pbkv("train", str(trace), "--epochs", "3", "--split", "50,25,25", "-o", str(file))
         assert done.returncode == 0, done.stderr
     return made
 
@@ -79,14 +82,10 @@ def test_the_recorded_trace_is_the_trace_but_for_its_vectors(files: Files) -> No
 
 def test_a_predictor_of_recorded_vectors_is_used_with_live_ones(files: Files, tmp_path: Path) -> None:
     predictor = ("--policy", "pbkv", "--predictor", str(files.predictor))
-    for trace in (
-        files.trace,
-        files.recorded,
-    ):  # 16 numbers of the generator's are not shown, nor recorded ones
-        out = tmp_path / trace.stem
-        done = pbkv("replay", str(trace), *MODEL, *SMALL, *predictor, "-o", str(out))
-        assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads((out / "run.json").read_text())["complete"]
+    out = tmp_path / "run"
+    done = pbkv("replay", str(files.trace), *MODEL, *SMALL, *predictor, "-o", str(out))
+    assert (done.returncode, done.stderr) == (0, "")  # the trace's own vectors, of 16 numbers, are not shown
+    assert json.loads((out / "run.json").read_text())["complete"]
 
 
 def test_a_forecast_sees_its_call_s_own_vector(files: Files, tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_a_forecast_sees_its_call_s_own_vector(files: Files, tmp_path: Path) -> 
     own, noted = tmp_path / "own.py", tmp_path / "noted.jsonl"
     own.write_text(_NOTING.format(file=str(noted)))
     predictor = ("--policy", "pbkv", "--predictor", f"{own}:Noting")
-    done = pbkv("replay", str(files.trace), *MODEL, *SMALL, *predictor, "-o", str(tmp_path / "run"))
+    done = pbkv("replay", str(files.recorded), *MODEL, *SMALL, *predictor, "-o", str(tmp_path / "run"))
     assert (done.returncode, done.stderr) == (0, "")
     recorded = {
         workflow.workflow_id: workflow for workflow in Trace(files.recorded).workflows(everything=True)
@@ -123,6 +122,16 @@ def test_live_forecasts_are_those_of_the_recorded_vectors(files: Files) -> None:
         assert abs(np.stack(found) - np.stack(blind)).max() > 1e-3  # the vectors matter
 
 
+def test_a_call_preempted_in_its_answer_keeps_the_vector_of_its_prompt() -> None:
+    """Computed again, its last token is one of the answer's; a chunk that ends early shows nothing either."""
+    workflow = Workflow("w", "app", None, LiveCalls([Call(0, "agent", (), None, (1,), (40,), 9)]))
+    path = PathTable(16).path((1,), (40,))
+    request = Request(workflow, workflow.calls[0], path, 0.0)
+    asked = [bool(completed_prompts([(request, num_tokens)])) for num_tokens in (30, 40)]
+    request.num_generated, request.num_target = 3, 43
+    assert [*asked, bool(completed_prompts([(request, 43)]))] == [False, True, False]
+
+
 def test_another_width_is_one_line(files: Files, tmp_path: Path) -> None:
     predictor = ("--policy", "pbkv", "--predictor", str(files.narrow), "-o", str(tmp_path / "run"))
     done = pbkv("replay", str(files.trace), *MODEL, *SMALL, *predictor)
@@ -132,11 +141,11 @@ def test_another_width_is_one_line(files: Files, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", ["several cells", "several traces", "taken", "no folder"])
+@pytest.mark.parametrize("wrong", ["several cells", "several traces", "taken", "the run's"])
 def test_what_cannot_be_recorded_is_one_line(wrong: str, files: Files, tmp_path: Path) -> None:
     traces = [str(files.trace)] * (2 if wrong == "several traces" else 1)
     policy = "lru,fifo" if wrong == "several cells" else "lru"
-    places = {"taken": files.trace, "no folder": tmp_path / "none" / "file.parquet"}
+    places = {"taken": files.trace, "the run's": tmp_path / "run"}
     record = places.get(wrong, tmp_path / "file.parquet")
     options = ("--policy", policy, "--record-contexts", str(record), "-o", str(tmp_path / "run"))
     done = pbkv("replay", *traces, *MODEL, *SMALL, *options)
