@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -79,6 +80,10 @@ def replay(
     check: Annotated[
         bool, typer.Option("--check", help="Debug: after each call every page is looked at.")
     ] = False,
+    record_contexts: Annotated[
+        Path | None,
+        typer.Option(help="Also write the trace with the model's hidden states, for `train` (one cell)."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Replay TRACES on a real engine: same policies, same tables as `simulate`, the machine's own seconds."""
@@ -130,4 +135,4 @@ def replay(
     )
     with ExitStack() as stack:
         opened = [stack.enter_context(open_trace(path)) for path in traces]
-        replay_to(opened, settings, loaded, output, force)
+        replay_to(opened, settings, loaded, output, force, record_contexts)

@@ -42,15 +42,22 @@ def simulate_to(traces: Sequence[Trace], settings: Settings, output: Path, force
 
 
 def replay_to(
-    traces: Sequence[Trace], settings: ReplaySettings, model: Any, output: Path, force: bool
+    traces: Sequence[Trace],
+    settings: ReplaySettings,
+    model: Any,
+    output: Path,
+    force: bool,
+    record: Path | None,
 ) -> None:
     """Replay with a progress bar and print the run's table."""
     from pbkv.replay.run import replay
 
     def run(traces: Sequence[Trace], settings: Any, out: Path, **options: Any) -> list[CellResult]:
-        return replay(traces, settings, model, out, **options)
+        return replay(traces, settings, model, out, record=record, **options)
 
     _run_to(run, "replay", traces, settings, output, force)
+    if record is not None:
+        print(f"trace with the model's context vectors: {record}")
 
 
 def _run_to(

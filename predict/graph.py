@@ -12,6 +12,7 @@ from pbkv.predict.context import context_vectors
 from pbkv.predict.examples import columns_of, path_of
 from pbkv.predict.forecast import Forecast
 from pbkv.predict.kept import Kept
+from pbkv.predict.live import LiveCalls
 from pbkv.predict.network import Doubles, Network, history_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Graph:
     """Forecasts of a trained `Network`.
 
     `forecast` works out all calls of a workflow when it is first asked about, each from what was known at
-    that call, so that the others cost a look-up. `at` works out one call alone, as a server has to.
+    that call, so that the others cost a look-up. `at` works out one call alone, as a server has to, and as
+    `forecast` does where vectors come while the workflow runs (`LiveCalls`).
     """
 
     is_conditional = True
@@ -42,6 +44,8 @@ class Graph:
 
     def forecast(self, workflow: Workflow, position: int) -> Forecast:
         """Read-only."""
+        if self.context_kind == "column" and isinstance(workflow.calls, LiveCalls):
+            return self.at(workflow, position)
         table = self._tables.of(workflow)
         if position >= len(table):
             table = self._tables.renew(workflow)
@@ -65,7 +69,8 @@ class Graph:
         so_far = replace(workflow, calls=workflow.calls[: position + 1])
         path = path_of(so_far, self._columns)
         history = np.bincount(path[:-1], minlength=self.network.width)[None].astype(np.float64)
-        vectors = context_vectors(self.context_kind, self.network.num_dims, so_far)[-1:]
+        shown = so_far if self.context_kind == "hash" else replace(so_far, calls=so_far.calls[-1:])
+        vectors = context_vectors(self.context_kind, self.network.num_dims, shown)[-1:]
         if context is not None:
             vectors[0] = context
         rows: Forecast = self.network.forecasts(path[-1:], history, vectors)[0, : self.num_steps]

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pbkv.cache.named import make_policy
+from pbkv.predict.checks import check_width
 from pbkv.replay.machine import versions
 from pbkv.replay.model import page_shape
 from pbkv.replay.pool import check_fits
+from pbkv.replay.recording import Recording
 from pbkv.replay.world import real_world
 from pbkv.serve.cell import CellResult, Progress, run_cell
 from pbkv.serve.run import run_cells
-from pbkv.traces.errors import TraceError
+from pbkv.traces.errors import ConfigError, TraceError
 
 if TYPE_CHECKING:
     from pbkv.replay.settings import ReplaySettings
@@ -35,21 +38,32 @@ def replay(
     force: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    record: Path | None = None,
 ) -> list[CellResult]:
     """Replay every cell of ``settings`` with ``model`` (`load_model`) and write the run folder ``out``.
+
+    ``record``: a file for the trace with the model's hidden states as its context vectors (`Recording`).
 
     An interrupt keeps the cells that have ended and goes on up. Out of memory: StoppedError, and what was
     written is kept. Raises ConfigError or TraceError for bad input; ``out`` is then not made.
     """
     check_context(traces, model)
     check_memory(settings, model)
+    check_predictor(settings, model)
+    if record is not None and record.absolute() == out.absolute():
+        raise ConfigError("record-contexts", str(record), "another path than the run folder's")
+    recording = None if record is None else Recording(record, traces, settings, force=force)
+    keep = None if recording is None else recording.keep
 
     def run(cell: Cell, folder: RunFolder) -> CellResult:
-        with real_world(settings, settings.cache_config(cell), model, folder) as world:
+        with real_world(settings, settings.cache_config(cell), model, folder, keep) as world:
             return run_cell(traces, settings, cell, folder, world, progress)
 
     about = {"engine": "replay", "versions": versions(), "device": dict(settings.profile.device)}
-    return run_cells(traces, settings, out, run, about, force=force, command=command)
+    results = run_cells(traces, settings, out, run, about, force=force, command=command)
+    if recording is not None:
+        recording.write()
+    return results
 
 
 def check_context(traces: Sequence[Trace], model: Any) -> None:
@@ -62,6 +76,14 @@ def check_context(traces: Sequence[Trace], model: Any) -> None:
             raise TraceError(
                 trace.path, where, f"{num_tokens} tokens", f"at most {most}: the model's context"
             )
+
+
+def check_predictor(settings: ReplaySettings, model: Any) -> None:
+    """Raise ConfigError if a policy's predictor was trained on vectors of another width than the model's."""
+    for name in settings.policies:
+        predictor = make_policy(name, 0, settings.policy_options).predictor
+        if predictor is not None:
+            check_width(predictor, model.config.hidden_size)
 
 
 def check_memory(settings: ReplaySettings, model: Any) -> None:

@@ -27,5 +27,9 @@ class ReplaySettings(RunSettings):
     real_time: bool = False
     check: bool = False
 
+    @property
+    def shows_trace_vectors(self) -> bool:
+        return False
+
     def tables(self) -> list[str]:
         return [*super(ReplaySettings, self).tables(), *REPLAY_TABLES]

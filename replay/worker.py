@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pbkv.predict.live import LiveCalls
 from pbkv.replay.batch import Slice
 from pbkv.replay.tokens import tokens_of
 
@@ -57,7 +58,8 @@ class ModelWorker:
     """Runs iterations on ``runner``; ``tables`` say where keys and values lie.
 
     Every iteration is waited for, so that what it freed may be copied into at once. ``vocabulary`` is the
-    number of token ids. ``expected_s`` guesses what a decode iteration takes; None: what the last ones did.
+    number of token ids. Calls that are `LiveCalls` are shown the hidden state, after the last norm, of
+    their prompt's last token, before the engine says that the prompt is computed.
     """
 
     def __init__(
@@ -80,8 +82,11 @@ class ModelWorker:
             decodes = [self._decode_slice(request, made) for request, made in decoding.requests()]
             prefills = [self._prefill_slice(request, num_tokens) for request, num_tokens in chunks]
             cpu_s = self._pace.since_s
-            self._runner.run([*decodes, *prefills])
+            asking = completed_prompts(chunks)
+            outcome = self._runner.run([*decodes, *prefills], want_hidden=bool(asking))
             self._runner.synchronize()
+            if asking:
+                _show(outcome.hidden[len(decodes) :], asking)
         seconds = self._pace.lap()
         self._on_iteration(_mixed(prefills, decoding, seconds, cpu_s))
         return seconds
@@ -152,6 +157,24 @@ def _memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error).partition("\n")[0]) from error
+
+
+def completed_prompts(chunks: Sequence[Chunk]) -> list[tuple[int, int, LiveCalls]]:
+    """The chunks that complete a prompt whose vector is wanted: their number, and the call to show it to."""
+    return [
+        (number, request.position, calls)
+        for number, (request, num_tokens) in enumerate(chunks)
+        if isinstance(calls := request.described.calls, LiveCalls)
+        and not request.num_generated  # a preempted request's answer is behind its prompt
+        and request.num_computed + num_tokens == request.num_target
+    ]
+
+
+def _show(hidden: torch.Tensor, asking: Sequence[tuple[int, int, LiveCalls]]) -> None:
+    """Shows calls their rows of ``hidden`` [chunks, width], which is on the device: one copy to the host."""
+    rows = hidden[[number for number, _, _ in asking]].float().cpu().numpy()
+    for row, (_, position, calls) in zip(rows, asking, strict=True):
+        calls.show(position, row.data.cast("B").cast("f"))
 
 
 def _mixed(prefills: Sequence[Slice], decoding: Decoding, seconds: float, cpu_s: float) -> Iteration:

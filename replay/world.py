@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from pbkv.cache.tiers import Tiers
     from pbkv.replay.settings import ReplaySettings
     from pbkv.traces.run_folder import RunFolder
+    from pbkv.traces.schema import Workflow
 
 
 @contextmanager
 def real_world(
-    settings: ReplaySettings, cache: CacheConfig, model: Any, folder: RunFolder
+    settings: ReplaySettings,
+    cache: CacheConfig,
+    model: Any,
+    folder: RunFolder,
+    keep_vectors: Callable[[Workflow], None] | None = None,
 ) -> Iterator[World]:
     """Pools of the sizes of ``cache`` for ``model``, as long as the context lasts.
 
+    ``keep_vectors`` is called with each workflow at its end, whose calls then have the model's vectors.
     Raises ConfigError if they do not fit into the memory that is free.
     """
     env, pace, device = simpy.Environment(), Pace(), next(model.parameters()).device
@@ -61,7 +67,15 @@ def real_world(
 
     worker = ModelWorker(runner, tables, pace, cache.block_size, model.config.vocab_size, note)
     try:
-        yield World(env, worker, copies, tables, tables.check if settings.check else None)
+        yield World(
+            env,
+            worker,
+            copies,
+            tables,
+            tables.check if settings.check else None,
+            shows_vectors=True,
+            keep_vectors=keep_vectors,
+        )
     finally:
         if transfers is not None and host is not None:
             transfers.close()

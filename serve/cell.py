@@ -12,8 +12,9 @@ from pbkv.cache.garbage import collector_paused
 from pbkv.cache.manager import CacheManager
 from pbkv.cache.named import make_policy
 from pbkv.cache.plugin import breaches_named
+from pbkv.predict.checks import reads_vectors
 from pbkv.predict.forecast import needs_context
-from pbkv.serve.driver import Driver
+from pbkv.serve.driver import Driver, LiveWorkflow
 from pbkv.serve.engine import Engine
 from pbkv.serve.faults import Client
 from pbkv.serve.future import known_of
@@ -106,8 +107,13 @@ def run_cell(
         if progress is not None and recorder.num_calls % _CALLS_PER_PROGRESS == 0:
             progress(cell, recorder.num_calls)
 
-    client = Client(settings.faults, cell.seed)
-    driver = Driver(world.env, engine, table, settings.unknown_gap_s, client, end_call, recorder.end_workflow)
+    def end_workflow(live: LiveWorkflow) -> None:
+        recorder.end_workflow(live)
+        if world.keep_vectors is not None:
+            world.keep_vectors(live.described)
+
+    client = Client(settings.faults, cell.seed, is_live=_wants_vectors(world, policy))
+    driver = Driver(world.env, engine, table, settings.unknown_gap_s, client, end_call, end_workflow)
     engine.sample_every_s = settings.sample_every_s
     engine.on_sample = lambda: recorder.sample(len(driver.live))
     stopped = _play(driver, traces, settings, cell, policy)
@@ -132,6 +138,13 @@ def run_cell(
         records_wall_s,
         stopped,
     )
+
+
+def _wants_vectors(world: World, policy: Policy) -> bool:
+    """Whether somebody looks at the vectors that the world's model makes."""
+    if world.keep_vectors is not None:
+        return True
+    return world.shows_vectors and policy.predictor is not None and reads_vectors(policy.predictor)
 
 
 def _play(driver: Driver, traces: Sequence[Trace], settings: RunSettings, cell: Cell, policy: Policy) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pbkv.predict.live import LiveCalls
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,26 +70,34 @@ _FIELDS: Mapping[str, str] = {
 
 
 class Client:
-    """Says of workflows what clients with these faults say, in the order of their release."""
+    """Says of workflows what clients with these faults say, in the order of their release.
 
-    def __init__(self, faults: Faults, seed: int) -> None:
+    ``is_live``: without context vectors, which the engine's model shows call by call.
+    """
+
+    def __init__(self, faults: Faults, seed: int, *, is_live: bool = False) -> None:
         self._faults = faults
+        self._is_live = is_live
         self._seed = seed
         self._agents: dict[str, None] = {}  # met so far, in order: a wrong id is another one of them
 
     def describe(self, workflow: Workflow) -> Workflow:
         """``workflow`` as it is told to the cache."""
+        told = self._with_faults(workflow)
+        return replace(told, calls=LiveCalls(told.calls)) if self._is_live else told
+
+    def end_delay_s(self, workflow: Workflow) -> float | None:
+        """How long after the last call the end message comes; None if it is lost."""
+        rng = random.Random(f"{self._seed}/{workflow.workflow_id}/end")
+        return None if rng.random() < self._faults.lost_end_ratio else self._faults.late_end_s
+
+    def _with_faults(self, workflow: Workflow) -> Workflow:
         faults = self._faults
         if not (faults.wrong_agent_ratio or faults.missing_agent_ratio or faults.no_tool_times):
             return workflow
         self._agents.update(dict.fromkeys(call.agent for call in workflow.calls))
         rng = random.Random(f"{self._seed}/{workflow.workflow_id}/agents")
         return replace(workflow, calls=[self._told(call, rng) for call in workflow.calls])
-
-    def end_delay_s(self, workflow: Workflow) -> float | None:
-        """How long after the last call the end message comes; None if it is lost."""
-        rng = random.Random(f"{self._seed}/{workflow.workflow_id}/end")
-        return None if rng.random() < self._faults.lost_end_ratio else self._faults.late_end_s
 
     def _told(self, call: Call, rng: random.Random) -> Call:
         is_missing = rng.random() < self._faults.missing_agent_ratio

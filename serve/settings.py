@@ -85,6 +85,11 @@ class RunSettings:
         for policy in self.policies:
             make_policy(policy, 0, self.policy_options)
 
+    @property
+    def shows_trace_vectors(self) -> bool:
+        """Whether predictors are shown the trace's context vectors, and not a model's."""
+        return True
+
     def cells(self) -> list[Cell]:
         """All combinations, policies varying fastest. Raises ConfigError for a capacity below a block."""
         loads = product(self._capacities(), self.concurrencies, self.seeds, self.policies)

@@ -29,7 +29,7 @@ def check_predictors(traces: Sequence[Trace], settings: RunSettings) -> None:
         predictor = make_policy(name, 0, settings.policy_options).predictor
         if predictor is not None:
             for trace in traces:
-                check_trace(predictor, trace)
+                check_trace(predictor, trace, reads_vectors=settings.shows_trace_vectors)
 
 
 def check_fit(traces: Sequence[Trace], settings: RunSettings) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pbkv.cache.tiers import Tiers
     from pbkv.serve.decoding import Decoding
     from pbkv.serve.request import Request
+    from pbkv.traces.schema import Workflow
 
 Chunk = tuple["Request", int]  # so many of its prompt tokens, next
 
@@ -145,10 +146,16 @@ class Copies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who acts on the decisions of one cell. ``copies`` is made when the tiers are there."""
+    """Who acts on the decisions of one cell. ``copies`` is made when the tiers are there.
+
+    ``shows_vectors``: the worker shows `LiveCalls` the model's vector of each prompt that it has computed.
+    ``keep_vectors`` is then called with each workflow at its end, as the cache knows it.
+    """
 
     env: simpy.Environment
     worker: Worker
     copies: Callable[[Tiers, Callable[[Load], None]], Copies]
     pages: Pages
     check: Callable[[CacheManager], None] | None = None  # after each call, in debug mode
+    shows_vectors: bool = False
+    keep_vectors: Callable[[Workflow], None] | None = None

@@ -8,6 +8,7 @@ from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -119,9 +120,18 @@ def to_record_batch(workflows: Iterable[Workflow]) -> pa.RecordBatch:
         _segments_column(calls),
         pa.array([c.num_output_tokens for c in calls], pa.int32()),
         pa.array([c.output_id for c in calls], pa.int64()),
-        pa.array([None if c.context is None else list(c.context) for c in calls], pa.list_(pa.float32())),
+        _contexts_column(calls),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _contexts_column(calls: list[Call]) -> pa.Array:
+    """No Python floats: a hidden state has thousands of numbers."""
+    vectors = [np.asarray(() if c.context is None else c.context, np.float32) for c in calls]
+    offsets = np.cumsum([0, *map(len, vectors)], dtype=np.int32)
+    values = pa.array(np.concatenate([np.empty(0, np.float32), *vectors]))
+    is_missing = pa.array([c.context is None for c in calls], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), values, pa.list_(pa.float32()), mask=is_missing)
 
 
 def _segments_column(calls: list[Call]) -> pa.Array:
