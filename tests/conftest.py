@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ["TRITON_INTERPRET"] = "1"  # read once, when triton is imported: its kernels then run on the CPU
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
