@@ -37,7 +37,8 @@ class HostMemory:
 def free_bytes(device: torch.device) -> int:
     """What can still be taken of the device's memory, or of the machine's (and its container's)."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept_bytes  # torch keeps what a cell before had
     return min(_free_ram(), _free_in_container())
 
 
