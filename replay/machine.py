@@ -11,7 +11,6 @@ import torch
 
 from pbkv.replay.memory import free_bytes
 from pbkv.replay.model import page_shape
-from pbkv.replay.pool import MAX_FILL
 from pbkv.replay.probe import measured_miss_costs
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pbkv.cache.known import MissCosts
 
 _MIB = 1 << 20
+_CUDA_SHARE = 0.9  # of the free memory, for the GPU tier where none is given: iterations take some, too
+_CPU_SHARE = 0.25  # … on a CPU, whose host tier lies in the same memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def machine_of(model_name: str, model: Any, device: torch.device, max_batched_to
     return Machine(
         name=f"{model_name} on {_device_name(device)}",
         kv_bytes_per_token=page_shape(model, 1).num_bytes,
-        default_kv_bytes=int(free_bytes(device) * MAX_FILL),
+        default_kv_bytes=int(free_bytes(device) * (_CUDA_SHARE if device.type == "cuda" else _CPU_SHARE)),
         max_batched_tokens=max_batched_tokens,
         miss_costs=measured_miss_costs(model, device),
         device=_about(device),

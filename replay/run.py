@@ -93,3 +93,5 @@ def check_memory(settings: ReplaySettings, model: Any) -> None:
     check_fits(shape, max(size.gpu_blocks for size in sizes), device)
     if most := max(size.host_blocks for size in sizes):
         check_fits(shape, most, torch.device("cpu"))
+    if device.type == "cpu":  # both tiers in one memory
+        check_fits(shape, max(size.gpu_blocks + size.host_blocks for size in sizes), device)

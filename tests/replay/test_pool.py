@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbkv.replay import memory, pool
+from pbkv.replay import machine, memory, pool
+from pbkv.replay.machine import machine_of
 from pbkv.replay.memory import HostMemory, free_bytes
+from pbkv.replay.model import load_model, page_shape
 from pbkv.replay.pool import Layout, PageShape, Pool, copy_runs, runs
+from pbkv.replay.run import check_memory
+from pbkv.replay.settings import ReplaySettings
 from pbkv.traces.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -78,6 +83,18 @@ def test_a_pool_larger_than_memory_is_one_clear_line(monkeypatch: pytest.MonkeyP
         Pool(SHAPE, 96, CPU)
     assert "\n" not in str(error.value)
     Pool(SHAPE, 95, CPU).close()
+
+
+def test_both_tiers_of_a_cpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("random:tiny", CPU)
+    num_bytes = 1000 * page_shape(model, 32).num_bytes
+    monkeypatch.setattr(machine, "free_bytes", lambda device: num_bytes)
+    monkeypatch.setattr(pool, "free_bytes", lambda device: num_bytes)
+    hardware = machine_of("random:tiny", model, CPU, 1024)
+    settings = ReplaySettings(profile=hardware, policies=("lru",), block_size=32)
+    check_memory(settings, model)  # the default of both tiers
+    with pytest.raises(ConfigError, match="pool: got 1200 pages"):
+        check_memory(replace(settings, gpu_blocks=(600,)), model)
 
 
 def test_a_pool_without_pages_is_refused() -> None:
