@@ -94,6 +94,10 @@ def check_device(device: torch.device) -> None:
         raise ConfigError("device", str(device), "cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device", str(device), "a CUDA device: torch sees none here (try --device cpu)")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            "device", str(device), f"one of the {torch.cuda.device_count()} that torch sees here"
+        )
 
 
 def page_shape(model: Any, page_size: int) -> PageShape:

@@ -119,3 +119,10 @@ def test_no_cuda_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         load_model("random:tiny", torch.device("cuda"))
     with pytest.raises(ConfigError, match="expected cpu or cuda"):
         load_model("random:tiny", torch.device("meta"))
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="device: got cuda:7, expected one of the 1 that torch sees"):
+        load_model("random:tiny", torch.device("cuda:7"))
