@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pbkv.cache.named import make_policy
+from pbkv.cache.named import INFINITE, make_policy
 from pbkv.predict.checks import check_width
 from pbkv.replay.machine import versions
 from pbkv.replay.model import page_shape
@@ -48,6 +48,7 @@ def replay(
     written is kept. Raises ConfigError or TraceError for bad input; ``out`` is then not made.
     """
     check_context(traces, model)
+    check_possible(settings)
     check_memory(settings, model)
     check_predictor(settings, model)
     if record is not None and record.absolute() == out.absolute():
@@ -76,6 +77,17 @@ def check_context(traces: Sequence[Trace], model: Any) -> None:
             raise TraceError(
                 trace.path, where, f"{num_tokens} tokens", f"at most {most}: the model's context"
             )
+
+
+def check_possible(settings: ReplaySettings) -> None:
+    """Raise ConfigError for what only a simulator has, and for a compiler that torch does not know."""
+    for name in settings.policies:
+        if name.partition("+")[0] == INFINITE:
+            raise ConfigError("policy", name, "a policy for memory that ends (`pbkv simulate` has the bound)")
+    backend = settings.compile_backend
+    if backend is not None and backend not in torch.compiler.list_backends(exclude_tags=()):
+        expected = f"one of {', '.join(torch.compiler.list_backends())}"
+        raise ConfigError("compile", backend, expected)
 
 
 def check_predictor(settings: ReplaySettings, model: Any) -> None:

@@ -54,7 +54,11 @@ def test_a_run_has_the_tables_of_a_simulation_and_its_iterations(trace: Path, tm
     [
         (("--gpu-blocks", "99999999999"), "pool: got 99999999999 pages"),
         (("--gpu-blocks", "900", "--host-blocks", "99999999999"), "pool: got 99999999999 pages"),
-        (("--gpu-blocks", "900", "--policy", "infinite"), "pool: got 1099511627776 pages"),
+        (
+            ("--gpu-blocks", "900", "--policy", "infinite"),
+            "policy: got infinite, expected a policy for memory that ends",
+        ),
+        (("--gpu-blocks", "900", "--compile", "nosuch"), "compile: got nosuch, expected one of"),
         (("--gpu-blocks", "20"), "expected at most the GPU tier's"),
         (("--gpu-blocks", "900", "--device", "tpu"), "device: got tpu"),
         (("--gpu-blocks", "900", "--device", "cuda"), "device: got cuda"),
