@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import sleep
 from typing import TYPE_CHECKING
 
 from pbkv.cache.decisions import Load, Offload
@@ -146,6 +147,8 @@ class RealCopies:
         ahead_s = min(max(next_event_s - self._env.now - self._pace.since_s, 0.0), _LONGEST_WAIT_S)
         if self._transfers is not None:
             self._transfers.wait(ahead_s)
+        else:
+            sleep(ahead_s)
         return self._pace.lap()
 
     # ------------------------------------------------------------------
