@@ -154,6 +154,8 @@ def plan(
     from pbkv.study.scenario import TraceSource
     from pbkv.study.targets import parse_target
 
+    if most_gpu_gib is not None and not 0 < most_gpu_gib < float("inf"):
+        raise ConfigError("--most-gpu-gib", most_gpu_gib, "a finite number > 0")
     question = Question(
         TraceSource(trace.name.partition(".")[0], trace, num_workflows),
         profile,

@@ -213,7 +213,8 @@ class _Cells:
 def _gpu_sizes(question: Question, trace: PreparedTrace) -> list[int]:
     """From the smallest tier that holds the longest call to the most memory."""
     block_size: int = dict(question.settings).get("block_size", 16)
-    most_bytes = question.most_gpu_bytes or question.profile.default_kv_bytes
+    given_bytes = question.most_gpu_bytes
+    most_bytes = question.profile.default_kv_bytes if given_bytes is None else given_bytes
     most = most_bytes // question.block_bytes
     _, _, num_tokens = Trace(trace.path).longest_call()
     least = -(-num_tokens // block_size)

@@ -58,6 +58,8 @@ def parse_target(text: str) -> Target:
         bound = 0.0
     if not 0 < bound < math.inf:
         raise ConfigError("--target", text, f"{name}= a number > 0, with or without {words}")
+    if name in _RATIOS and bound > 1:
+        raise ConfigError("--target", text, f"{name}= a share up to 1, or 100%")
     return Target(name, _TIMES.get(name, name), bound, name in _TIMES)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -149,3 +151,15 @@ def test_too_little_memory_for_the_longest_call_is_one_line(tmp_path: Path) -> N
 def test_a_step_has_to_be_a_share(step: float) -> None:
     with pytest.raises(ConfigError, match="--step: got"):
         question("ttft_p95=3s", step=step)
+
+
+@pytest.mark.parametrize("gib", ["0", "nan", "inf"])
+def test_the_most_memory_is_a_finite_number(gib: str, tmp_path: Path) -> None:
+    command = ["plan", "none.parquet", "--target", "ttft_p95=3s", "--most-gpu-gib", gib]
+    done = subprocess.run(
+        [sys.executable, "-m", "pbkv", *command, "-o", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: --most-gpu-gib: got {float(gib)}, expected a finite number > 0"
+    ]

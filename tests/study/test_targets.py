@@ -29,7 +29,17 @@ def test_a_target_is_a_bound_on_a_column(text: str, column: str, bound: float, a
 
 
 @pytest.mark.parametrize(
-    "text", ["ttft_p95", "ttft_p95=", "ttft_p95=2m", "ttft_p95=0s", "ttft_p94=2s", "hit_ratio=9s", "=2"]
+    "text",
+    [
+        "ttft_p95",
+        "ttft_p95=",
+        "ttft_p95=2m",
+        "ttft_p95=0s",
+        "ttft_p94=2s",
+        "hit_ratio=9s",
+        "hit_ratio=101%",
+        "=2",
+    ],
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--target: got .*, expected"):
