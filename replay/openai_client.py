@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pbkv.replay.openai_answer import Answer, Reading
 from pbkv.traces.errors import ConfigError
@@ -51,6 +51,10 @@ class Server:
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError("base-url", self.base_url, "an address that starts with http:// or https://")
+        try:
+            urlsplit(self.base_url).port  # noqa: B018 - raises if it is none
+        except ValueError as error:
+            raise ConfigError("base-url", self.shown, f"an address ({error})") from None
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError("timeout", self.timeout_s, "a number of seconds > 0")
         if self.max_retries < 0:

@@ -238,6 +238,7 @@ def test_a_model_may_be_given_where_none_is_named(path: Path, tmp_path: Path) ->
     "make",
     [
         lambda: Server("localhost:8000"),
+        lambda: Server("http://localhost:9999999"),
         lambda: Server("http://x", timeout_s=0),
         lambda: Server("http://x", max_retries=-1),
     ],
