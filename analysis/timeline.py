@@ -48,16 +48,24 @@ def write_timeline(run: Run, output: Path, cell: int | None = None) -> int:
     chosen = _chosen(run, cell)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", str(output), "a file in an existing folder")
-    temporary, count = temporary_beside(output), 0
-    with temporary.open("w", encoding="utf-8") as file:
+    temporary = temporary_beside(output)
+    try:
+        count = _write(timeline_events(run, chosen), temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write(events: Iterator[Event], path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
-        for event in timeline_events(run, chosen):
-            file.write(
-                ("" if count == 0 else ",\n") + json.dumps(event, separators=(",", ":"), allow_nan=False)
-            )
+        for event in events:
+            line = json.dumps(event, separators=(",", ":"), allow_nan=False)
+            file.write(line if count == 0 else f",\n{line}")
             count += 1
         file.write("\n]}\n")
-    temporary.replace(output)
     return count
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pbkv.analysis.load import load
 from pbkv.analysis.timeline import write_timeline
-from pbkv.traces.errors import ConfigError
+from pbkv.traces.errors import ConfigError, TraceError
 
 WriteRun = Callable[..., Path]
 Event = dict[str, Any]
@@ -94,3 +94,13 @@ def test_what_cannot_be_written_is_said(write_run: WriteRun, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="a file in an existing folder"):
         write_timeline(run, tmp_path / "no" / "trace.json")
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_table_that_is_cut_off_leaves_nothing_half_written(write_run: WriteRun, tmp_path: Path) -> None:
+    folder = write_run([{"policy": "lru"}], "cut")
+    calls = folder / "calls.parquet"
+    calls.write_bytes(calls.read_bytes()[:300])
+    (out := tmp_path / "out").mkdir()
+    with pytest.raises(TraceError, match="complete Parquet file"):
+        write_timeline(load(folder), out / "timeline.json")
+    assert list(out.iterdir()) == []
