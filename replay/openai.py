@@ -8,11 +8,13 @@ answer, the server sees it for the first time, and finds less in its cache than 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pbkv.cache.known import MissCosts
 from pbkv.replay.openai_answer import Answer
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from pbkv.traces.schema import Call, Workflow
 
 Progress = Callable[["Cell", int], None]
+_T = TypeVar("_T")
 Prompts = Callable[[int, "Call"], str | list[int]]  # of a call in a namespace
 _UNKNOWN_TOKENS = 1 << 40  # stands for a capacity that nobody has told
 _NAMESPACE_STEP = 0x5851F42D4C957F2D  # odd and large: equal ids of two traces become different ones
@@ -69,12 +72,12 @@ def replay_openai(
     if len(settings.policies) != 1:
         raise ConfigError("policies", list(settings.policies), "one: the server has its own")
     facts: dict[str, Any] = {}
-    server = replace(server, model=asyncio.run(_checked(server)))
+    server = replace(server, model=_run(_checked(server)))
     about = {"engine": "openai", "server": asdict(server) | {"base_url": server.shown}, "answers": facts}
 
     def run(cell: Cell, folder: RunFolder) -> CellResult:
         found = _Cell(traces, settings, cell, folder, prompts, progress)
-        asyncio.run(found.play(server))
+        _run(found.play(server))
         for name, count in found.counts.items():
             facts[name] = facts.get(name, 0) + count
         return found.result()
@@ -116,6 +119,17 @@ def load_tokenizer(name: str | None) -> Any:
     except (OSError, ValueError, KeyError) as error:
         problem = str(error).strip().partition("\n")[0]
         raise ConfigError("tokenizer", name, f"one that can be loaded: {problem}") from None
+
+
+def _run(main: Coroutine[Any, Any, _T]) -> _T:
+    """asyncio.run, which cancels what runs at an interrupt; here also where the process is to end."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(main)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        return asyncio.run(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _checked(server: Server) -> str:
