@@ -55,13 +55,20 @@ def open_side(text: str) -> Run:
     """A run's folder, or FOLDER:POLICY for the cells of one of its policies. Raises as `load` does."""
     if Path(text).exists() or ":" not in text:
         return load(text)
-    folder, _, policy = text.rpartition(":")
+    folder, policy = _cut(text)
     run = load(folder)
     chosen = [cell for cell in run.cells if cell.setting.policy == policy]
     if not chosen:
         names = ", ".join(dict.fromkeys(cell.setting.policy for cell in run.cells))
         raise ConfigError("run", text, f"a policy of that run: {names}")
     return selected(run, chosen)
+
+
+def _cut(text: str) -> tuple[str, str]:
+    """The folder and the policy, whose name may hold colons itself: ttl:2, mine.py:Mine."""
+    parts = text.split(":")
+    cuts = [(":".join(parts[:at]), ":".join(parts[at:])) for at in range(len(parts) - 1, 0, -1)]
+    return next((cut for cut in cuts if Path(cut[0]).is_dir()), cuts[0])
 
 
 def compare(a: Run, b: Run, measures: Sequence[str], seed: int = 0) -> list[Comparison]:

@@ -14,7 +14,7 @@ from pbkv.traces.generate import generate_workload, workload_metadata
 from pbkv.traces.writer import write_trace
 from tests.test_cli import SMALL, pbkv
 
-DOCS = Path(__file__).parent.parent / "docs" / "policies.md"
+DOCS = Path(__file__).parent.parent / "docs" / "own-policy.md"
 
 
 @pytest.fixture(scope="module")

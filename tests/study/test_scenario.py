@@ -61,7 +61,7 @@ def test_with_a_trace_alone_the_rest_is_usual(tmp_path: Path) -> None:
 
 def test_a_policy_of_the_users_own_is_found_beside_the_file_and_its_code_counts(tmp_path: Path) -> None:
     code = "from pbkv.cache.plugin import EvictionPolicy\nclass Mine(EvictionPolicy):\n    pass\n"
-    docs = Path(__file__).parents[2] / "docs" / "policies.md"
+    docs = Path(__file__).parents[2] / "docs" / "own-policy.md"
     if "EvictionPolicy" not in docs.read_text():
         code = docs.read_text().partition("```python\n")[2].partition("```")[0]
     ids = []
