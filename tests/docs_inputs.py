@@ -18,27 +18,22 @@ concurrencies = [4]
 """
 
 _COMMANDS = {  # run in an empty folder before the page's own
-    "README.md": [
-        "traces generate hover --workflows 6 --seed 5 -o first.parquet",
-        "traces export first.parquet -o LOGS",
-        "traces generate hover --workflows 4 --seed 5 -o runs/demo/hover.parquet",
-    ],
-    "docs/fidelity.md": ["traces generate hover --workflows 4 --seed 5 -o my.parquet"],
+    "README.md": ["traces generate hover --workflows 4 --seed 5 -o runs/demo/hover.parquet"],
+    "docs/fidelity.md": ["traces import LOGS -o my.parquet"],
     "docs/own-policy.md": ["traces generate hover --workflows 4 --seed 5 -o runs/demo/hover.parquet"],
     "docs/predictors.md": ["traces generate hover --workflows 24 --seed 5 -o trace.parquet"],
-    "docs/replay.md": ["traces generate hover --workflows 3 --seed 5 -o my.parquet"],
+    "docs/replay.md": ["traces import LOGS -o my.parquet"],
 }
 
 
 def inputs_of(page: str, folder: Path) -> Iterator[str]:
-    """Make what ``page`` takes as given in ``folder``, which is also the user's home; the commands for the rest."""
+    """Make what ``page`` takes as given in ``folder``, the user's home; the commands that make the rest."""
     (folder / "runs/demo").mkdir(parents=True)
     shutil.copy(ROOT / "docs/results/cpu/profile.toml", folder / "machine.toml")
-    if page == "README.md":
-        (folder / "scenario.toml").write_text(_SCENARIO)
-    if page == "docs/own-logs.md":
-        _write_lines(folder / ".claude/projects/-home-me-work/0c1d.jsonl", *_claude_session())
-        _write_lines(folder / "calls.jsonl", *_requests())
+    (folder / "scenario.toml").write_text(_SCENARIO)
+    _write_lines(folder / "LOGS", *_requests(num_jobs=24))
+    _write_lines(folder / "calls.jsonl", *_requests(num_jobs=2))
+    _write_lines(folder / ".claude/projects/-home-me-work/0c1d.jsonl", *_claude_session())
     yield from _COMMANDS.get(page, [])
 
 
@@ -47,16 +42,22 @@ def _write_lines(path: Path, *records: object) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def _requests() -> Iterator[dict[str, object]]:
-    """Three calls of two jobs, as a proxy might log them."""
-    for second, job in enumerate(("a", "b", "a")):
+def _requests(num_jobs: int) -> Iterator[dict[str, object]]:
+    """Three calls a job, as a proxy might log them: each prompt has all that was said before."""
+    system = {"role": "system", "content": "You solve one small problem after another. " * 20}
+    for index in range(3 * num_jobs):
+        job, turn = divmod(index, 3)
+        said = [{"role": "user", "content": f"Question {job}: what is {job} times {job}? " * 9}]
+        said += [{"role": "assistant", "content": f"Attempt {at} at {job}. " * 3} for at in range(turn)]
         yield {
-            "messages": [{"role": "user", "content": f"question {second} of {job}"}],
-            "choices": [{"message": {"role": "assistant", "content": "an answer"}}],
-            "usage": {"prompt_tokens": 9, "completion_tokens": 3},
-            "metadata": {"job": job, "role": "solver"},
-            "start_time": 1_760_000_000 + 10 * second,
-            "end_time": 1_760_000_002 + 10 * second,
+            "messages": [system, *said],
+            "choices": [{"message": {"role": "assistant", "content": f"Attempt {turn} at {job}. " * 3}}],
+            "usage": {"prompt_tokens": 330, "completion_tokens": 12},
+            "workflow_id": f"job-{job}",
+            "agent": ("solver", "critic")[turn % 2],
+            "metadata": {"job": f"job-{job}", "role": ("solver", "critic")[turn % 2]},
+            "start_time": 1_760_000_000 + 10 * index,
+            "end_time": 1_760_000_002 + 10 * index,
         }
 
 

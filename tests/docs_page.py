@@ -54,6 +54,8 @@ class Block:
 
     def commands(self) -> list[list[str]]:
         """The words of each command that is to be run."""
+        if self.language != "sh":
+            return []
         lines = re.sub(r"\\\n\s*", "", self.text).splitlines()
         skipped = tuple(exemption.start for exemption in self.exemptions)
         kept = [line for line in lines if not line.startswith(skipped)] if skipped else lines
