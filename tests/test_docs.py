@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,14 @@ def pbkv(
 
 @pytest.mark.parametrize(("page", "blocks"), list(_cases()))
 def test_the_blocks_of_a_page_run_in_their_order_and_print_what_it_says(
-    page: str, blocks: list[Block], pbkv: Pbkv, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    page: str,
+    blocks: list[Block],
+    pbkv: Pbkv,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
-    _skip_without(blocks)
+    _skip_without(blocks, request)
     for command in inputs_of(page, tmp_path):
         pbkv(shlex.split(command))
     for block in blocks:
@@ -87,10 +93,14 @@ def test_what_is_not_run_says_why(page: str) -> None:
             assert {words[0] for words in block.commands()} <= {"pbkv", "mkdir"}, f"{page}:{block.line}"
 
 
-def _skip_without(blocks: Sequence[Block]) -> None:
+def _skip_without(blocks: Sequence[Block], request: pytest.FixtureRequest) -> None:
+    """Skip what needs a package that is not here; torch gets one thread, as tests share their cores."""
     for text, package in _NEEDS.items():
         if any(text in block.text for block in blocks):
-            pytest.importorskip(package)
+            found = pytest.importorskip(package)
+            if package == "torch":
+                request.addfinalizer(partial(found.set_num_threads, found.get_num_threads()))
+                found.set_num_threads(1)
 
 
 def _run(words: Sequence[str], pbkv: Pbkv) -> str:
