@@ -20,7 +20,10 @@ from tests.docs_inputs import inputs_of
 from tests.docs_page import PAGES, Block, blocks_of, markers_of
 
 _APART = ("docs/own-logs.md",)  # pages whose blocks are no sequence, but each a start of its own
-_NEEDS = {"import duckdb": "duckdb", "pbkv replay ": "torch"}  # what a block that says so cannot be run without
+_NEEDS = {
+    "import duckdb": "duckdb",
+    "pbkv replay ": "torch",
+}  # what a block that says so cannot be run without
 
 Pbkv = Callable[[Sequence[str]], str]
 

@@ -48,6 +48,12 @@ def test_ratios_by_pandas(write_run: WriteRun) -> None:
     assert (jct.num_seeds, jct.num_workflows) == (2, 24)
 
 
+@pytest.mark.parametrize("policy", ["ttl:2", "mine.py:Mine", "mine.py:Mine+arrival"])
+def test_a_policy_may_have_a_colon_in_its_name(policy: str, write_run: WriteRun) -> None:
+    folder = write_run([{"policy": "lru"}, {"policy": policy}])
+    assert {cell.setting.policy for cell in open_side(f"{folder}:{policy}").cells} == {policy}
+
+
 def test_the_interval_is_near_the_t_interval_of_the_ratio(write_run: WriteRun) -> None:
     folder = write_run([{"policy": "lru"}, {"policy": "lae"}], num_workflows=200)
     (found,) = compare(open_side(f"{folder}:lru"), open_side(f"{folder}:lae"), ["jct_s"])
