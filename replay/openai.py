@@ -69,8 +69,9 @@ def replay_openai(
     ``settings.policies`` and capacities say, for the record, how the server is set. Raises ConfigError if
     no server answers (``out`` is then not made), StoppedError if it fails later: what was written is kept.
     """
-    if len(settings.policies) != 1:
-        raise ConfigError("policies", list(settings.policies), "one: the server has its own")
+    for name in ("policies", "gpu_blocks"):
+        if len(given := getattr(settings, name)) > 1:
+            raise ConfigError(name, list(given), "one: the server has its own")
     facts: dict[str, Any] = {}
     server = replace(server, model=_run(_checked(server)))
     about = {"engine": "openai", "server": asdict(server) | {"base_url": server.shown}, "answers": facts}
