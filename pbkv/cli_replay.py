@@ -163,7 +163,7 @@ def replay(
     from pbkv.replay.settings import ReplaySettings
     from pbkv.serve.config import EngineConfig
 
-    name = model or "random:llama-8b"
+    name = "random:llama-8b" if model is None else model
     try:
         place = torch.device(device)
     except RuntimeError:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pbkv.cache.known import MissCosts
 from pbkv.replay.openai_answer import Answer
 from pbkv.replay.openai_client import Ask, Client, Server, ServerError
+from pbkv.replay.quiet import quiet
 from pbkv.replay.tokens import tokens_of
 from pbkv.serve.cell import CellResult, PrefetchUse
 from pbkv.serve.run import run_cells
@@ -116,8 +117,9 @@ def load_tokenizer(name: str | None) -> Any:
     except ModuleNotFoundError:
         raise ConfigError("tokenizer", name, "transformers (pip install 'pbkv[torch]')") from None
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet():
+            return AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # whatever the reader of some format raises over a file that is none
         problem = str(error).strip().partition("\n")[0]
         raise ConfigError("tokenizer", name, f"one that can be loaded: {problem}") from None
 
