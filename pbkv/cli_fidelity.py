@@ -1,29 +1,26 @@
-"""`pbkv calibrate`, `pbkv fidelity`, `pbkv replay-openai`: the simulator beside machines and servers."""
+"""`pbkv calibrate`, `pbkv fidelity`: the simulator beside machines."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pbkv.cli_options import Force, Out, Traces, at_most_one, choice, numbers
+from pbkv.cli_options import choice
 
 if TYPE_CHECKING:
     from pbkv.replay.calibrate import Calibration, Errors
-    from pbkv.replay.openai_client import Server
-    from pbkv.serve.settings import RunSettings
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to ``app``."""
     app.command()(calibrate)
     app.command()(fidelity)
-    app.command("replay-openai")(replay_openai)
 
 
 def calibrate(
@@ -100,109 +97,6 @@ def fidelity(
     if figure is not None:
         draw(found, figure)
     print(json.dumps(to_dict(found), indent=1) if json_output else to_markdown(found))
-
-
-def replay_openai(
-    traces: Traces,
-    output: Out,
-    base_url: Annotated[str, typer.Option(help="Of the server, with or without /v1.")],
-    model: Annotated[str | None, typer.Option(help="Its model [default: the first that it names].")] = None,
-    endpoint: Annotated[
-        str, typer.Option(help="completions, chat, or auto: chat where only that is served.")
-    ] = "auto",
-    text: Annotated[
-        bool, typer.Option("--text", help="Send text and not token ids: needs the tokenizer.")
-    ] = False,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Of --text: a name on the hub or a folder [default: the model].")
-    ] = None,
-    vocabulary: Annotated[int, typer.Option(help="Token ids are below this.")] = 32_000,
-    hints: Annotated[
-        bool, typer.Option("--hints", help="Ids and answer length as nvext in the body, too (Dynamo).")
-    ] = False,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Answers as long as the trace's (vLLM, SGLang).")
-    ] = False,
-    timeout_s: Annotated[float, typer.Option(help="Longest silence of the server.")] = 300.0,
-    retries: Annotated[int, typer.Option(help="Of a call, after lost connections, status 429 and 5xx.")] = 4,
-    concurrency: Annotated[
-        list[str] | None, typer.Option(help="Closed loop: live workflows, N[,N…] [default: 48].")
-    ] = None,
-    open_loop: Annotated[
-        bool, typer.Option("--open-loop", help="Release workflows at their arrivals.")
-    ] = False,
-    policy: Annotated[str, typer.Option(help="What the server evicts by, for the record.")] = "lru",
-    gpu_blocks: Annotated[int | None, typer.Option(help="Its GPU tier, for the record.")] = None,
-    host_blocks: Annotated[int, typer.Option(help="Its host tier, for the record.")] = 0,
-    block_size: Annotated[int, typer.Option(help="Its tokens a block, for the record.")] = 16,
-    seed: Annotated[list[int], typer.Option(help="May be repeated: an interval over seeds.")] = [0],  # noqa: B006
-    order: Annotated[
-        str, typer.Option(help="Of workflows: file or shuffled; several seeds shuffle.")
-    ] = "file",
-    unknown_gap_s: Annotated[float, typer.Option(help="Tool wait where the trace has none.")] = 0.0,
-    force: Force = False,
-) -> None:
-    """Send TRACES to an OpenAI-compatible server in real time; same tables as `replay`, as far as known."""
-    from pbkv.replay.openai import RemoteMachine
-    from pbkv.replay.openai_client import Server
-    from pbkv.serve.settings import RunSettings
-
-    at_most_one({"--concurrency": concurrency, "--open-loop": open_loop or None})
-    server = Server(
-        base_url,
-        model,
-        choice("--endpoint", endpoint, "auto", "completions", "chat"),  # type: ignore[arg-type] # checked
-        text,
-        hints,
-        ignore_eos,
-        timeout_s=timeout_s,
-        max_retries=retries,
-    )
-    settings = RunSettings(
-        profile=RemoteMachine(server.shown),
-        policies=(policy,),
-        gpu_blocks=() if gpu_blocks is None else (gpu_blocks,),
-        host_blocks=host_blocks,
-        concurrencies=(None,) if open_loop else tuple(numbers("--concurrency", concurrency or ["48"])),
-        seeds=tuple(seed),
-        shuffle=choice("--order", order, "file", "shuffled") == "shuffled",
-        block_size=block_size,
-        unknown_gap_s=unknown_gap_s,
-        cache_events=False,
-    )
-    _send(traces, settings, server, output, tokenizer or model, vocabulary, force)
-
-
-def _send(
-    traces: list[Path],
-    settings: RunSettings,
-    server: Server,
-    output: Path,
-    tokenizer: str | None,
-    vocabulary: int,
-    force: bool,
-) -> None:
-    from pbkv.console import command_line, print_run, progress_of_calls
-    from pbkv.replay.openai import load_tokenizer, text_prompts, token_prompts
-    from pbkv.replay.openai import replay_openai as send
-    from pbkv.traces.sources import open_trace
-
-    prompts = text_prompts(load_tokenizer(tokenizer)) if server.sends_text else token_prompts(vocabulary)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_trace(path)) for path in traces]
-        num_calls = sum(trace.num_calls for trace in opened)
-        with progress_of_calls("replay", num_calls * len(settings.cells())) as advance:
-            send(
-                opened,
-                settings,
-                server,
-                output,
-                prompts=prompts,
-                force=force,
-                command=command_line(),
-                progress=lambda cell, num_done: advance(cell.cell * num_calls + num_done),
-            )
-    print_run(output)
 
 
 @contextmanager

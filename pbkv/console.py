@@ -23,6 +23,8 @@ import pbkv
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pbkv.replay.openai import Prompts
+    from pbkv.replay.openai_client import Server
     from pbkv.replay.settings import ReplaySettings
     from pbkv.serve.cell import CellResult
     from pbkv.serve.settings import Cell, RunSettings
@@ -58,6 +60,23 @@ def replay_to(
     _run_to(run, "replay", traces, settings, output, force)
     if record is not None:
         print(f"trace with the model's context vectors: {record}")
+
+
+def send_to(
+    traces: Sequence[Trace],
+    settings: RunSettings,
+    server: Server,
+    prompts: Prompts,
+    output: Path,
+    force: bool,
+) -> None:
+    """Send to a server with a progress bar and print the run's table."""
+    from pbkv.replay.openai import replay_openai
+
+    def run(traces: Sequence[Trace], settings: Any, out: Path, **options: Any) -> list[CellResult]:
+        return replay_openai(traces, settings, server, out, prompts=prompts, **options)
+
+    _run_to(run, "replay", traces, settings, output, force)
 
 
 def _run_to(

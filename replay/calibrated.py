@@ -13,9 +13,9 @@ import torch
 
 from pbkv.replay.bench import ModelBench, pages_of
 from pbkv.replay.calibrate import Calibration, calibrate
-from pbkv.replay.memory import free_bytes
+from pbkv.replay.machine import default_kv_bytes
 from pbkv.replay.model import load_model, page_shape
-from pbkv.replay.pool import MAX_FILL, Layout
+from pbkv.replay.pool import Layout
 from pbkv.replay.profile_file import write_profile
 from pbkv.replay.shapes import Scale
 from pbkv.traces.errors import ConfigError
@@ -67,7 +67,7 @@ def calibrate_to(
         torch.set_num_threads(wanted.num_threads)
     model = load_model(wanted.model, _device(wanted.device), _dtype(wanted.dtype))
     device = next(model.parameters()).device
-    memory_bytes = int(free_bytes(device) * MAX_FILL)
+    memory_bytes = default_kv_bytes(device)
     scale = _scale(wanted, model, device, memory_bytes)
     with ModelBench(
         model, scale, wanted.page_size, layout=wanted.layout, compile_backend=wanted.compile_backend
@@ -99,7 +99,10 @@ def _scale(wanted: Wanted, model: Any, device: torch.device, memory_bytes: int) 
     needed, page_bytes = pages_of(scale, wanted.page_size), page_shape(model, wanted.page_size).num_bytes
     if needed * page_bytes > memory_bytes:
         left = memory_bytes // page_bytes * wanted.page_size - 2 * wanted.page_size * sequences
-        scale = Scale(tokens, context, sequences, max(left, 0))
+        if left < context + tokens:
+            got = f"{memory_bytes / 2**30:.2g} GiB for pages"
+            raise ConfigError("memory", got, f"room for a context of {context} and {tokens} tokens more")
+        scale = Scale(tokens, context, sequences, left)
     return scale
 
 

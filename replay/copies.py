@@ -8,7 +8,7 @@ from time import sleep
 from typing import TYPE_CHECKING
 
 from pbkv.cache.decisions import Load, Offload
-from pbkv.replay.transfers import AHEAD, URGENT, Transfer, Transfers
+from pbkv.replay.transfers import AHEAD, URGENT, Lane, Transfer, Transfers
 
 if TYPE_CHECKING:
     import simpy
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pbkv.replay.page_tables import PageIds, PageTables
 
 _LONGEST_WAIT_S = 3600.0
+_FIRST_GUESS = 1e10  # bytes a second of a lane that has copied nothing yet
 
 
 @dataclass(eq=False, slots=True)
@@ -62,8 +63,7 @@ class RealCopies:
 
     @property
     def h2d_bytes_per_s(self) -> float:
-        lane = self._transfers and self._transfers.h2d
-        return lane.num_bytes / lane.busy_s if lane and lane.busy_s else 1e10
+        return _FIRST_GUESS if self._transfers is None else _bytes_per_s(self._transfers.h2d)
 
     @property
     def busy_s(self) -> tuple[float, float]:
@@ -80,11 +80,11 @@ class RealCopies:
 
     @property
     def next_load_end_s(self) -> float:
-        return self._expected_end_s(self._loads)
+        return self._expected_end_s(self._loads, self._both.h2d) if self._loads else float("inf")
 
     @property
     def next_offload_end_s(self) -> float:
-        return self._expected_end_s(self._offloads)
+        return self._expected_end_s(self._offloads, self._both.d2h) if self._offloads else float("inf")
 
     # ------------------------------------------------------------------ what is to be done
 
@@ -194,13 +194,15 @@ class RealCopies:
         ago_s = 0.0 if machine_s is None else self._pace.now_s - machine_s
         return self._env.now - max(ago_s, 0.0)
 
-    def _expected_end_s(self, flights: dict[Transfer, _InFlight]) -> float:
-        """When the oldest copy in flight ends if the link keeps its pace."""
-        if not flights:
-            return float("inf")
-        transfer = next(iter(flights))
-        left_s = (len(transfer.source) - transfer.num_done) * self.block_bytes / self.h2d_bytes_per_s
-        return self._env.now + left_s
+    def _expected_end_s(self, flights: dict[Transfer, _InFlight], lane: Lane) -> float:
+        """When ``lane``'s next copy ends if it keeps its pace: the most urgent, of these the oldest."""
+        transfer = min(flights, key=lambda each: (not each.has_ended, each.priority, each.number))
+        num_left = len(transfer.source) - transfer.num_done
+        return self._env.now + num_left * self.block_bytes / _bytes_per_s(lane)
+
+
+def _bytes_per_s(lane: Lane) -> float:
+    return lane.num_bytes / lane.busy_s if lane.busy_s else _FIRST_GUESS
 
 
 def _gpu_and_host(flight: _InFlight) -> tuple[PageIds, PageIds]:

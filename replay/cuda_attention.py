@@ -1,4 +1,4 @@
-"""Attention on a GPU: the kernels' launches, and in-tree varlen attention for long chunks.
+"""Attention on a GPU: the kernels' launches, and in-tree varlen attention (fp32: SDPA) for long chunks.
 
 Nothing here has run on a GPU yet; the launches are tested in Triton's interpreter.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pbkv.replay import kernels
+from pbkv.replay.dense_attention import attend_dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,10 +201,12 @@ def _attend_long(
     query: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """[q, Hq, D] of one long slice: its pages gathered once, then FlashAttention."""
+    """[q, Hq, D] of one long slice: its pages gathered once, then FlashAttention, which has no fp32."""
     kv_len, first_page, end_page = where
     seen = pages.index_select(0, context.pages[first_page:end_page])
     key, value = (seen[:, part].reshape(-1, *seen.shape[3:])[:kv_len] for part in (0, 1))
+    if query.dtype == torch.float32:
+        return attend_dense(query, key, value, scale)
     num = query.shape[1]
     return varlen(query.transpose(0, 1).contiguous(), key, value, bounds[:2], bounds[2:], num, kv_len, scale)
 

@@ -49,11 +49,16 @@ def machine_of(model_name: str, model: Any, device: torch.device, max_batched_to
     return Machine(
         name=f"{model_name} on {_device_name(device)}",
         kv_bytes_per_token=page_shape(model, 1).num_bytes,
-        default_kv_bytes=int(free_bytes(device) * (_CUDA_SHARE if device.type == "cuda" else _CPU_SHARE)),
+        default_kv_bytes=default_kv_bytes(device),
         max_batched_tokens=max_batched_tokens,
         miss_costs=measured_miss_costs(model, device),
         device=_about(device),
     )
+
+
+def default_kv_bytes(device: torch.device) -> int:
+    """What a GPU tier takes, of what is free beside the model, where nobody says."""
+    return int(free_bytes(device) * (_CUDA_SHARE if device.type == "cuda" else _CPU_SHARE))
 
 
 def versions() -> dict[str, str]:

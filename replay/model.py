@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pbkv.replay.pool import PageShape
+from pbkv.replay.quiet import quiet
 from pbkv.traces.errors import ConfigError
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -85,8 +87,11 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype | None = None
     """
     check_device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    model = _random(name, device, dtype) if name.startswith("random:") else _loaded(name, dtype)
-    return model.to(device).eval().requires_grad_(False)
+    try:
+        model = _random(name, device, dtype) if name.startswith("random:") else _loaded(name, dtype)
+        return model.to(device).eval().requires_grad_(False)
+    except torch.OutOfMemoryError:
+        raise ConfigError("model", name, f"a model that fits into what is free of {device}") from None
 
 
 def check_device(device: torch.device) -> None:
@@ -160,16 +165,18 @@ def _fill(model: Any, device: torch.device) -> None:
 
 def _loaded(name: str, dtype: torch.dtype) -> Any:
     import transformers
-    from safetensors import SafetensorError
 
     where, kwargs = _place(name)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loader: Any = transformers.AutoModelForCausalLM
     try:
-        config = transformers.AutoConfig.from_pretrained(where, **kwargs)
-        check_supported(config, name)
-        loader: Any = transformers.AutoModelForCausalLM
-        model, info = loader.from_pretrained(where, dtype=dtype, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
+        with quiet():
+            config = transformers.AutoConfig.from_pretrained(where, **kwargs)
+            check_supported(config, name)
+            model, info = loader.from_pretrained(where, dtype=dtype, output_loading_info=True, **kwargs)
+    except (ConfigError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the reader of some format raises over a file that is none
         raise ConfigError("model", name, f"a model that can be loaded: {_first_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise ConfigError(
@@ -184,6 +191,9 @@ def _place(name: str) -> tuple[str, dict[str, str]]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ConfigError("model", name, "a GGUF file that exists")
+        if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
+            needed = " ".join(missing)
+            raise ConfigError("model", name, f"{needed} to be installed, to read GGUF (pip install {needed})")
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir() and not (path / "config.json").is_file():
         raise ConfigError("model", name, "a folder with a config.json")

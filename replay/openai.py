@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pbkv.cache.known import MissCosts
 from pbkv.replay.openai_answer import Answer
 from pbkv.replay.openai_client import Ask, Client, Server, ServerError
+from pbkv.replay.quiet import quiet
 from pbkv.replay.tokens import tokens_of
 from pbkv.serve.cell import CellResult, PrefetchUse
 from pbkv.serve.run import run_cells
@@ -69,8 +70,9 @@ def replay_openai(
     ``settings.policies`` and capacities say, for the record, how the server is set. Raises ConfigError if
     no server answers (``out`` is then not made), StoppedError if it fails later: what was written is kept.
     """
-    if len(settings.policies) != 1:
-        raise ConfigError("policies", list(settings.policies), "one: the server has its own")
+    for name in ("policies", "gpu_blocks"):
+        if len(given := getattr(settings, name)) > 1:
+            raise ConfigError(name, list(given), "one: the server has its own")
     facts: dict[str, Any] = {}
     server = replace(server, model=_run(_checked(server)))
     about = {"engine": "openai", "server": asdict(server) | {"base_url": server.shown}, "answers": facts}
@@ -115,8 +117,9 @@ def load_tokenizer(name: str | None) -> Any:
     except ModuleNotFoundError:
         raise ConfigError("tokenizer", name, "transformers (pip install 'pbkv[torch]')") from None
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+        with quiet():
+            return AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # whatever the reader of some format raises over a file that is none
         problem = str(error).strip().partition("\n")[0]
         raise ConfigError("tokenizer", name, f"one that can be loaded: {problem}") from None
 

@@ -18,6 +18,7 @@ from pbkv.replay.shapes import Scale, shapes_to_fit
 from pbkv.sim.profile import load_profile
 from pbkv.traces.errors import ConfigError
 
+TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # of random:tiny: layers, K and V, heads, head size, fp32
 SCALE = Scale(64, 128, 8, 1024)
 SMALL = ["--max-batched-tokens", "64", "--max-context", "128", "--max-sequences", "8", "--threads", "1"]
 
@@ -67,7 +68,7 @@ def test_the_command_writes_a_profile_that_the_simulator_takes(tmp_path: Path) -
     assert found["held_out"]["number"] == len(found["held_out_s"]) == 20
     profile = load_profile(str(target))
     assert profile.cost.t0_s == pytest.approx(found["iterations"]["t0_s"])
-    assert profile.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4  # layers, K and V, heads, head size, fp32
+    assert profile.kv_bytes_per_token == TOKEN_BYTES
     assert profile.max_batched_tokens == 64
     assert profile.inputs["source"]["model"] == "random:tiny, float32"
     refused = pbkv("calibrate", *options, "-o", target)
@@ -93,6 +94,39 @@ def test_what_cannot_be_calibrated_is_refused(
     with pytest.raises(ConfigError, match=message):
         calibrate_to(tmp_path / "x.toml", Wanted(**values))  # type: ignore[arg-type] # as a user may give them
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("free_tokens", "pool_tokens"),
+    [
+        (1 << 30, 24_576),  # plenty: what the shapes need and no more
+        (4 * 12_288, 12_288 - 2 * 32 * 32),  # little: a quarter of it, less a page or two a sequence
+    ],
+)
+def test_pools_are_as_large_as_their_shapes_need_within_a_share_of_what_is_free(
+    free_tokens: int, pool_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[Scale] = []
+
+    def stops(model: object, scale: Scale, page_size: int, **_: object) -> None:
+        scales.append(scale)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pbkv.replay.machine.free_bytes", lambda device: free_tokens * TOKEN_BYTES)
+    monkeypatch.setattr("pbkv.replay.calibrated.ModelBench", stops)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_to(tmp_path / "x.toml", Wanted("random:tiny", "cpu"))
+    assert [scale.max_pool_tokens for scale in scales] == [pool_tokens]
+    assert pages_of(scales[0], 32) * 32 <= free_tokens / 4
+
+
+def test_memory_that_does_not_hold_one_context_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pbkv.replay.machine.free_bytes", lambda device: 4 * 4096 * TOKEN_BYTES)
+    said = "memory: got 0.002 GiB for pages, expected room for a context of 4096 and 1024 tokens more"
+    with pytest.raises(ConfigError, match=said):
+        calibrate_to(tmp_path / "x.toml", Wanted("random:tiny", "cpu"))
 
 
 def test_a_profile_is_a_toml_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pbkv.replay import cuda_attention
+from pbkv.replay import cuda_attention, dense_attention
 from pbkv.replay.attention import StepContext
 from pbkv.replay.batch import Groups, Packed, Slice, pack
 from pbkv.replay.pool import PageShape, Pool
@@ -186,5 +186,14 @@ def test_long_slices_go_to_varlen_attention_with_their_gathered_pages(
         return attend(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True).transpose(0, 1)
 
     monkeypatch.setattr(cuda_attention, "_varlen_options", lambda: (varlen, {}))
-    test_kernels_equal_plain_attention(Case(((1, 40), (150, 30), (3, 9), (129, 0))))
+    test_kernels_equal_plain_attention(Case(((1, 40), (150, 30), (3, 9), (129, 0)), dtype=torch.float16))
     assert calls == [([0, 150], [0, 180], 150, 180), ([0, 129], [0, 129], 129, 129)]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 40, 129, 1000])
+def test_long_slices_of_fp32_which_varlen_attention_has_not_are_attended_in_blocks_of_rows(
+    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_attention, "SCORE_BYTES", 4 * 4 * 180 * rows_at_once)
+    monkeypatch.setattr(cuda_attention, "varlen", None)
+    test_kernels_equal_plain_attention(Case(((1, 40), (150, 30), (3, 9), (129, 0))))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +81,8 @@ def test_a_window_that_is_switched_off_is_no_window() -> None:
         ("random:huge", "expected one of random:llama-8b"),
         ("/no/such/folder", "a folder that exists"),
         ("./no-such.gguf", "a GGUF file that exists"),
+        ("", "a folder with a config.json"),
+        ("no such", "a model that can be loaded"),
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(name: str, said: str) -> None:
@@ -93,6 +98,45 @@ def test_a_name_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatc
     ) as error:
         load_model("nobody/nothing", CPU)
     assert "\n" not in str(error.value)
+
+
+_WITHOUT_WAITING = "import sys, time; time.sleep = lambda s: None; from pbkv.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "nobody/nothing"), "model: got nobody/nothing, expected a model that can be loaded: "),
+        (
+            ("--engine", "openai", "--base-url", "http://x", "--text", "--model", "nobody/nothing"),
+            "tokenizer: got nobody/nothing, expected one that can be loaded: ",
+        ),
+    ],
+)
+def test_a_name_without_a_network_is_one_line_and_nothing_beside_it(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    device = () if "openai" in arguments else ("--device", "cpu")
+    command = [sys.executable, "-c", _WITHOUT_WAITING, "replay", "none.parquet", *arguments, *device]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **nowhere},
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+
+
+def test_a_model_that_the_device_does_not_hold_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 16.00 GiB")
+
+    monkeypatch.setattr("pbkv.replay.model._fill", runs_out)
+    with pytest.raises(ConfigError, match="expected a model that fits into what is free of cpu"):
+        load_model("random:tiny", CPU)
 
 
 def test_a_folder_with_a_broken_checkpoint_is_one_line(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_password_in_the_address_is_not_shown() -> None:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "pbkv", "replay-openai", *map(str, arguments)]
+    return [sys.executable, "-m", "pbkv", "replay", "--engine", "openai", *map(str, arguments)]
 
 
 def test_the_command_prints_a_table(path: Path, tmp_path: Path) -> None:
@@ -278,6 +278,30 @@ def test_a_server_that_refuses_is_one_line(path: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"base-url: got {url}, expected a server that can be used" in done.stderr
     assert "(tried 2 times)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--base-url: got nothing, expected the address of a server"),
+        (("--base-url", "http://x", "--device", "cpu"), "--device: got cpu, expected --engine own"),
+        (("--base-url", "http://x", "--check"), "--check: got True, expected --engine own"),
+        (("--base-url", "http://x", "--policy", "lru,pbkv"), "policies: got ['lru', 'pbkv'], expected one"),
+        (("--base-url", "http://x", "--gpu-blocks", "8,9"), "gpu_blocks: got [8, 9], expected one"),
+        (("--base-url", "http://x", "--block-size", "0"), "block_size: got 0"),
+        (("--engine", "own", "--hints"), "--hints: got True, expected --engine openai"),
+        (("--engine", "own", "--timeout-s", "300"), "--timeout-s: got 300.0, expected --engine openai"),
+        (("--engine", "vllm"), "--engine: got vllm, expected one of own, openai"),
+        (("--open-loop", "--concurrency", "3"), "--open-loop: got True, expected either this"),
+    ],
+)
+def test_options_of_the_other_engine_are_one_line(
+    arguments: tuple[str, ...], said: str, path: Path, tmp_path: Path
+) -> None:
+    asked = command(path, *arguments, "-o", tmp_path / "run")
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

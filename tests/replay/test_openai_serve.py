@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.skipif(
     bool(_MISSING), reason=f"transformers serve needs {', '.join(_MISSING)}, not installed here"
 )
 VOCABULARY = 256
+START_S, SILENCE_S, STOP_S = 120, 60, 20  # on a loaded machine; else about 10, 1 and 1
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +69,27 @@ def url(model: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    server = subprocess.Popen([*serve, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    alone = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # no network, one core
+    log = model.parent / "serve.log"
+    with log.open("w") as said:
+        server = subprocess.Popen([*serve, *options], stdout=said, stderr=said, env=alone)
     url = f"http://127.0.0.1:{port}"
     try:
-        assert within(120, lambda: server.poll() is not None or _answers(url))
-        assert server.poll() is None, "transformers serve ended by itself"
+        is_there = within(START_S, lambda: server.poll() is not None or _answers(url))
+        assert is_there, f"transformers serve did not start: {log.read_text()[-2000:]}"
+        assert server.poll() is None, f"transformers serve ended by itself: {log.read_text()[-2000:]}"
         yield url
     finally:
-        server.terminate()
-        server.wait(30)
+        _stop(server)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture
@@ -110,7 +124,7 @@ def test_a_trace_is_replayed_by_text(
     settings = RunSettings(RemoteMachine(url), concurrencies=(2,), cache_events=False)
     prompts = text_prompts(load_tokenizer(str(model)))
     with open_trace(trace) as opened:
-        server = Server(url, endpoint=endpoint, sends_text=True)
+        server = Server(url, endpoint=endpoint, sends_text=True, timeout_s=SILENCE_S)
         replay_openai([opened], settings, server, tmp_path / "run", prompts=prompts)
     run = load(tmp_path / "run")
     assert run.config["complete"]
@@ -127,5 +141,6 @@ def test_a_trace_is_replayed_by_text(
 def test_its_refusal_of_token_ids_is_one_line(url: str, trace: Path, tmp_path: Path) -> None:
     settings = RunSettings(RemoteMachine(url), concurrencies=(1,), cache_events=False)
     refused = r"status 400: prompt must be a string\.$"
+    server = Server(url, timeout_s=SILENCE_S)
     with open_trace(trace) as opened, pytest.raises(StoppedError, match=refused):
-        replay_openai([opened], settings, Server(url), tmp_path / "run", prompts=token_prompts(VOCABULARY))
+        replay_openai([opened], settings, server, tmp_path / "run", prompts=token_prompts(VOCABULARY))
