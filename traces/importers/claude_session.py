@@ -185,7 +185,7 @@ class Session:
         previous = point.answer.call if point.answer else None
         if previous is None and point.thread.calls:
             previous = point.thread.calls[-1]
-        call.parents = [previous] if previous else []
+        call.parents = (previous,) if previous else ()
         point.thread.calls.append(call)
         if point.answer is not None:
             self._joins.append((call, point.answer))
@@ -266,7 +266,7 @@ class Session:
         if use is None:
             self._log.counts["sub-agents of unknown origin"] += 1
         elif thread.calls and use.answer.call is not None:
-            thread.calls[0].parents = [use.answer.call]
+            thread.calls[0].parents = (use.answer.call,)
 
     def _asked(self, thread: _Thread) -> str | None:
         """The tool call that put this thread's first words, and started no other thread."""
@@ -280,7 +280,7 @@ class Session:
             times = (last.ended_s, call.started_s)
             if times[0] is None or times[1] is None or times[0] <= times[1] + 1e-3:
                 if last is not call and last not in call.parents:
-                    call.parents.append(last)
+                    call.parents = (*call.parents, last)
                 return
         self._log.counts["sub-agents that nobody waited for"] += 1
 

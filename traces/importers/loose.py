@@ -54,6 +54,12 @@ def document(path: Path) -> Any:
             raise TraceError(path, "file", str(error), "a complete gzip file") from None
 
 
+def no_calls(path: Path, format_name: str, counts: Counter[str]) -> TraceError:
+    """What to say of a log without a single call: what was found instead."""
+    found = "; ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing"
+    return TraceError(path, "model calls", found, f"at least one call ({format_name})")
+
+
 def opened(path: Path) -> BinaryIO:
     try:
         file = path.open("rb")

@@ -74,7 +74,7 @@ class _Reader:
             call = self._call(key, simulation, messages, index) if _is_call(message) else None
             if call is None:
                 continue
-            call.parents = [before] if before else []
+            call.parents = (before,) if before else ()
             self._log.add(key, call)
             before = call
 

@@ -43,15 +43,15 @@ def recognises_folder(path: Path) -> bool:
 
 
 def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The sessions of a file or folder. Memory: 8 to 16 bytes a block hash."""
+    """The sessions of a file or folder. Memory: a few hundred bytes a call, and a session of a document."""
     log = Log(path, NAME, own_clocks=True)
-    sessions = list(_sessions(path, log))
-    sizes = {count(session.get("block_size")) or _BLOCK_SIZE for session in sessions}
-    if block_size is None and len(sizes) > 1:
-        raise ConfigError("block size", sorted(sizes), "one block size in all sessions")
-    log.blocks = BlockPrompts(path, block_size or min(sizes, default=_BLOCK_SIZE))
-    reader = _Reader(log, log.blocks, block_size or min(sizes, default=_BLOCK_SIZE))
-    for number, session in enumerate(sessions, start=1):
+    log.blocks = BlockPrompts(path, block_size)
+    reader = _Reader(log, log.blocks)
+    for number, session in enumerate(_sessions(path, log), start=1):
+        size = count(session.get("block_size")) or _BLOCK_SIZE
+        log.blocks.block_size = log.blocks.block_size or size
+        if block_size is None and size != log.blocks.block_size:
+            raise ConfigError("block size", [log.blocks.block_size, size], "one block size in all sessions")
         reader.session(number, session)
     return log.imported()
 
@@ -82,8 +82,8 @@ class _Thread:
 
 
 class _Reader:
-    def __init__(self, log: Log, blocks: BlockPrompts, block_size: int) -> None:
-        self._log, self._blocks, self._size = log, blocks, block_size
+    def __init__(self, log: Log, blocks: BlockPrompts) -> None:
+        self._log, self._blocks = log, blocks
         self._number, self._offset = 0, 0
 
     def session(self, number: int, session: dict[str, Any]) -> None:
@@ -146,10 +146,11 @@ class _Reader:
         if not ids or len(ids) != len(values):
             return None
         ids = [value + self._offset for value in ids]
-        num_hashed = len(ids) * self._size
-        if 0 <= num_hashed - num_tokens < self._size:
+        size = self._blocks.block_size or _BLOCK_SIZE
+        num_hashed = len(ids) * size
+        if 0 <= num_hashed - num_tokens < size:
             return self._blocks.add(self._number, ids, num_tokens)
-        if 0 <= num_tokens - num_hashed < self._size:
+        if 0 <= num_tokens - num_hashed < size:
             return self._blocks.add(self._number, ids, num_hashed, num_tokens - num_hashed)
         self._log.counts["prompts whose length is not that of their blocks"] += 1
         return self._blocks.add(self._number, ids, num_hashed, max(num_tokens - num_hashed, 0))
