@@ -1,4 +1,4 @@
-"""Logs of any size in each format that `pbkv traces import` reads, and the memory that an import of one takes.
+"""Logs of any size in each format that `pbkv traces import` reads, and the memory that an import takes.
 
     python bench/large_logs.py claude-code otel --megabytes 1000 --folder /tmp
 

@@ -15,13 +15,13 @@ segments           list<struct<id int64, num_tokens int32, kind string>>      th
 num_output_tokens  int32                  tokens generated, the end token included
 output_id          int64, nullable        the segment id of the answer in a later prompt that contains it
 context            list<float>, nullable  what a predictor may know of the request (paper §4.1: x)
-new_texts          list<struct<id int64, text string>>, nullable      see below; most files have no such column
+new_texts          list<struct<id int64, text string>>, nullable      see below; most files do not have it
 
 Two prompts share exactly their leading run of equal segment ids; an id has one length in a file.
 Ids mean nothing outside their file.
 
-``new_texts`` is there where text was asked for: what the segments say that no call before in the workflow has, as
-far as the log tells. In order, the segments' texts are the prompt's. The digest leaves it out.
+``new_texts`` is there where text was asked for: what those segments say that no call before in the workflow
+has, as far as the log tells. In order, the segments' texts are the prompt's. The digest leaves it out.
 
 The file's metadata holds, under ``pbkv``, a JSON object:
 schema_version, source, licence, generator, seed, digest, num_workflows, num_calls, and whatever the

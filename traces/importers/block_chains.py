@@ -1,7 +1,7 @@
-"""Blocks stored in stretches, each stretch behind a block that was stored before it; chains back to the first.
+"""Blocks stored in stretches, each behind a block that was stored before it; chains back to the first.
 
-Only hashes that a stretch names as its parent are looked for, in one pass over all blocks at the end: memory is
-some 40 bytes a stretch and none a block.
+Only hashes that a stretch names as its parent are looked for, in one pass over all blocks at the end: memory
+is some 40 bytes a stretch and none a block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _READ_AT_ONCE = 1 << 17
 
 
 class BlockChains:
-    """Add all stretches, ``close``, then ask for chains. A block that is stored twice counts where it was first."""
+    """Add all stretches, ``close``, then ask for chains. Of a block stored twice, the first place counts."""
 
     def __init__(self) -> None:
         self._file = BlockFile()

@@ -131,8 +131,8 @@ class PromptTree:
     def new_texts(self, node: int, told: set[int]) -> list[tuple[int, str]] | None:
         """Id and text of segments of that prompt that are not ``told``; they are from now on. None: not kept.
 
-        Together a prompt's texts are its messages' (where a tokenizer takes two texts for the same tokens, the
-        one that is told first stands for both).
+        Together a prompt's texts are its messages' (where a tokenizer takes two texts for the same tokens,
+        the one that is told first stands for both).
         """
         if not self._keeps_text:
             return None
@@ -157,7 +157,7 @@ class PromptTree:
         return path[::-1]
 
     def _pieces_of_text(self, node: int, pieces: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:
-        """A message's segments with what they say: frames are silent, a token's text begins where it begins."""
+        """A message's segments with what they say: frames say nothing, a token's text begins where it does."""
         said, num_inner = self._said(node)
         if len(pieces) == 1:
             return [(pieces[0][0], said)]

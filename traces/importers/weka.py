@@ -16,13 +16,27 @@ from typing import Any
 from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.importers.block_prompts import BlockPrompts
 from pbkv.traces.importers.calls import Log, LoggedCall
-from pbkv.traces.importers.loose import count, document, items, mapping, name, parsed, records, seconds
+from pbkv.traces.importers.json_stream import ITEM, elements, values_at
+from pbkv.traces.importers.loose import (
+    DAMAGE,
+    count,
+    items,
+    mapping,
+    name,
+    opened,
+    parsed,
+    records,
+    seconds,
+)
 from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "weka"
 _CALLS = ("n", "s")
 _BLOCK_SIZE = 64
 _MAX_DEPTH = 20
+_HEAD_BYTES = 1 << 16
+_REQUEST = f"requests.{ITEM}"
+_MARKS = ("block_size", "hash_id_scope")
 
 
 def recognises(line: str) -> bool:
@@ -31,10 +45,26 @@ def recognises(line: str) -> bool:
 
 def recognises_file(path: Path) -> bool:
     """Whether a document of many lines is a session."""
-    try:
-        return path.suffix == ".json" and _is_session(document(path))
-    except TraceError:
+    if path.suffix != ".json" or not _has_marks(path):
         return False
+    found = set()
+    try:
+        for place, _ in values_at(path, _REQUEST, *_MARKS):
+            found.add(place)
+            if _REQUEST in found and len(found) > 1:
+                return True
+    except TraceError:
+        pass
+    return False
+
+
+def _has_marks(path: Path) -> bool:
+    with opened(path) as file:
+        try:
+            head = file.read(_HEAD_BYTES)
+        except DAMAGE:
+            return False
+    return any(f'"{mark}"'.encode() in head for mark in ("requests", *_MARKS))
 
 
 def recognises_folder(path: Path) -> bool:
@@ -58,17 +88,13 @@ def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow],
 
 def _sessions(path: Path, log: Log) -> Iterator[dict[str, Any]]:
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        if file.suffix == ".json":
-            found = document(file)
-        else:
-            yield from records(file, log.counts)
-            continue
-        yield from map(mapping, found if isinstance(found, list) else [found])
+        found = elements(file) if file.suffix == ".json" else records(file, log.counts)
+        yield from map(mapping, found)
 
 
 def _is_session(value: Any) -> bool:
     fields = mapping(value)
-    return isinstance(fields.get("requests"), list) and ("block_size" in fields or "hash_id_scope" in fields)
+    return isinstance(fields.get("requests"), list) and any(mark in fields for mark in _MARKS)
 
 
 @dataclass(slots=True)
