@@ -1,7 +1,8 @@
 """A JSON document of any size, value by value: only values that are asked for are whole in memory.
 
 The standard library reads the values, so that all is accepted that it accepts (NaN, say, which writers in
-Python leave behind and event parsers refuse); only the way to them, through objects and arrays, is walked here.
+Python leave behind and event parsers refuse); only the way to them, through
+objects and arrays, is walked here.
 """
 
 from __future__ import annotations

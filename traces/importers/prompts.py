@@ -157,7 +157,7 @@ class PromptTree:
         return path[::-1]
 
     def _pieces_of_text(self, node: int, pieces: Sequence[tuple[int, int]]) -> list[tuple[int, str]]:
-        """A message's segments with what they say: frames say nothing, a token's text begins where it does."""
+        """A message's segments with what they say: frames say nothing."""
         said, num_inner = self._said(node)
         if len(pieces) == 1:
             return [(pieces[0][0], said)]

@@ -53,7 +53,7 @@ class Requests:
     def workflows(
         self, names: Callable[[int], str], counts: Counter[str], *, origin: str, since_s: float = 0.0
     ) -> Iterator[Workflow]:
-        """A workflow a request, in order: ``names`` tells ids by the number in the log, ``origin`` that of waits.
+        """A workflow a request, in order: ``names`` gives ids by the number in the log.
 
         Arrivals count from ``since_s``. A request of unknown arrival has an unknown wait, which is counted.
         """

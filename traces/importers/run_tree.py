@@ -29,7 +29,7 @@ class RunTree:
         return len(self._starts)
 
     def insert(self, start: int, blocks: Blocks) -> None:
-        """Add ``blocks``, which lie at ``start``: a run then ends where they end, and where they leave one."""
+        """Add ``blocks``, which lie at ``start``: a run then ends where they end or leave one."""
         position, before = 0, _ROOT
         while position < len(blocks):
             key = mixed(before, int(blocks[position]))
