@@ -37,7 +37,7 @@ def recognises_folder(path: Path) -> bool:
 def read(path: Path, tokens: Tokens, *, keeps_text: bool = False) -> tuple[Iterator[Workflow], TraceMetadata]:
     """The sessions of a file or a folder (with all folders below). Memory: a few hundred bytes a message."""
     log = Log(path, NAME, tokens, keeps_text=keeps_text)
-    seen: set[str] = set()
+    seen: set[int] = set()
     for session_id, files in _sessions(path).items():
         session = Session(log, session_id, seen)
         for file in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from hashlib import blake2b
 
 _FIRST_SLOTS = 1 << 10
 _FREE = 0  # no key is 0
@@ -15,6 +16,11 @@ def mixed(one: int, other: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _WORD
     return (value ^ (value >> 31)) or 1
+
+
+def key_of(raw: bytes) -> int:
+    """A key for some bytes."""
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") or 1
 
 
 class KeyTable:

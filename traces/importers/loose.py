@@ -88,7 +88,9 @@ def text(value: Any) -> str | None:
 def name(value: Any) -> str | None:
     """A text that can stand in a trace: not empty, and without lone surrogates."""
     found = text(value)
-    return found.encode("utf-8", "replace").decode() if found else None
+    if found is None or found.isascii():
+        return found
+    return found.encode("utf-8", "replace").decode()
 
 
 def count(value: Any) -> int | None:

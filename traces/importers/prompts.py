@@ -22,6 +22,7 @@ from weakref import finalize
 
 import numpy as np
 
+from pbkv.traces.importers.key_table import KeyTable, key_of
 from pbkv.traces.importers.text import Tokens
 from pbkv.traces.schema import KINDS
 
@@ -51,8 +52,8 @@ class PromptTree:
         self._file = TemporaryFile()  # noqa: SIM115 (closed by seal, or with the tree)
         finalize(self, self._file.close)
         self._num_stored = self._num_unique = 0
-        self._nodes: dict[bytes, int] = {}
-        self._keys = [b""]
+        self._nodes = KeyTable()
+        self._keys = array("Q", [0])
         self._parents, self._offsets, self._lengths = array("q", [ROOT]), array("q", [0]), array("q", [0])
         self._totals = array("q", [0])  # tokens of the whole prompt
         self._kinds = bytearray([0])
@@ -107,8 +108,7 @@ class PromptTree:
     def seal(self) -> None:
         """Cut messages where those behind the same prefix part. Nothing may be added afterwards."""
         self._file.flush()
-        self._nodes.clear()
-        self._keys.clear()
+        self._nodes, self._keys = KeyTable(), array("Q")
         self._num_ids = len(self._parents)
         for rivals in self._rivals.values():
             self._cut([node for node in rivals if self._offsets[node] != _UNSTORED])
@@ -190,15 +190,16 @@ class PromptTree:
             parts.insert(0, _HEADERS[kind])
         return np.concatenate(parts).tobytes()
 
-    def _key(self, parent: int, digest: bytes) -> bytes:
-        return _digest(self._keys[parent] + digest)
+    def _key(self, parent: int, digest: bytes) -> int:
+        return key_of(self._keys[parent].to_bytes(8, "little") + digest)
 
     def _child(self, parent: int, message: Message) -> int:
         key = self._key(parent, message.digest)
         known = self._nodes.get(key)
         if known is not None:
             return known
-        node = self._nodes[key] = len(self._parents)
+        node = len(self._parents)
+        self._nodes.put(key, node)
         self._keys.append(key)
         self._parents.append(parent)
         self._offsets.append(message.offset)

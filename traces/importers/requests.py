@@ -5,14 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
 
 from pbkv.traces.importers.block_prompts import BlockPrompts
-from pbkv.traces.importers.key_table import KeyTable
+from pbkv.traces.importers.key_table import KeyTable, key_of
 from pbkv.traces.importers.loose import no_calls
 from pbkv.traces.schema import Call, TraceMetadata, Workflow
 
@@ -93,7 +92,7 @@ class Names:
     def add(self, name: str) -> bool:
         """Whether ``name`` is new; only then it is kept."""
         raw = name.encode()
-        key = int.from_bytes(blake2b(raw, digest_size=8).digest(), "big") or 1
+        key = key_of(raw)
         if self._known.get(key) is not None:
             return False
         self._known.put(key, len(self))
