@@ -59,6 +59,10 @@ def import_(
     agent_field: Annotated[
         str | None, typer.Option(help="Field of an openai log that names the agent.")
     ] = None,
+    store_text: Annotated[
+        bool,
+        typer.Option("--store-text", help="Keep what prompts say with the trace [default: leave it out]."),
+    ] = False,
     source: Annotated[str | None, typer.Option(help="Where the trace comes from, for its metadata.")] = None,
     licence: Annotated[str | None, typer.Option(help="Its licence, likewise.")] = None,
 ) -> None:
@@ -73,6 +77,7 @@ def import_(
         tokenizer=tokenizer,
         workflow_field=workflow_field,
         agent_field=agent_field,
+        store_text=store_text,
     )
     workflows, metadata = _with_arrivals(imported, arrivals, arrival_scale)
     metadata = _labelled(metadata, source, licence)
@@ -208,6 +213,8 @@ def _findings(metadata: TraceMetadata) -> str:
     if "num_prompt_tokens_logged" in extra:
         logged, imported = (extra[f"num_prompt_tokens_{which}"] for which in ("logged", "imported"))
         parts.append(f"prompt tokens {imported:,}, in the log {logged:,}")
+    if metadata.has_text:
+        parts.append("text stored")
     counts = extra.get("counts")
     if isinstance(counts, dict):
         parts.extend(f"{name}: {number:,}" for name, number in sorted(counts.items()) if number)

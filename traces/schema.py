@@ -15,9 +15,15 @@ segments           list<struct<id int64, num_tokens int32, kind string>>      th
 num_output_tokens  int32                  tokens generated, the end token included
 output_id          int64, nullable        the segment id of the answer in a later prompt that contains it
 context            list<float>, nullable  what a predictor may know of the request (paper §4.1: x)
+new_texts          list<struct<id int64, text string>>, nullable      see below; most files do not have it
 
 Two prompts share exactly their leading run of equal segment ids; an id has one length in a file.
-Ids mean nothing outside their file. The file's metadata holds, under ``pbkv``, a JSON object:
+Ids mean nothing outside their file.
+
+``new_texts`` is there where text was asked for: what those segments say that no call before in the workflow
+has, as far as the log tells. In order, the segments' texts are the prompt's. The digest leaves it out.
+
+The file's metadata holds, under ``pbkv``, a JSON object:
 schema_version, source, licence, generator, seed, digest, num_workflows, num_calls, and whatever the
 importer adds.
 """
@@ -55,6 +61,10 @@ SCHEMA = pa.schema(
     ]
 )
 
+NEW_TEXTS = pa.field("new_texts", pa.list_(pa.struct([("id", pa.int64()), ("text", pa.string())])))
+TEXT_STORED, TEXT_LEFT_OUT = "stored", "not stored"
+_FED_AT_ONCE = 1 << 15  # values to a digest
+
 
 class Call(NamedTuple):
     """One LLM invocation, immutable. (A NamedTuple and not a dataclass: built 6× faster by the reader.)
@@ -73,6 +83,7 @@ class Call(NamedTuple):
     segment_kinds: Sequence[str] | None = None
     tool_gap_origin: str | None = None
     context: Sequence[float] | None = None
+    new_texts: Sequence[tuple[int, str]] | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -108,6 +119,11 @@ class TraceMetadata:
     num_calls: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the trace says what its segments say (`Call.new_texts`)."""
+        return self.extra.get("text") == TEXT_STORED
+
     def to_dict(self) -> dict[str, object]:
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
         return {**known, **self.extra}
@@ -133,8 +149,13 @@ class Digest:
             self._update(name, batch.column(name))
 
     def hexdigest(self) -> str:
-        joined = "".join(name + self._leaves[name].hexdigest() for name in sorted(self._leaves))
+        joined = "".join(name + self._ended(name) for name in sorted(self._leaves))
         return hashlib.sha256(joined.encode()).hexdigest()
+
+    def _ended(self, name: str) -> str:
+        hasher = self._leaves[name].copy()
+        hasher.update(b"''")
+        return hasher.hexdigest()
 
     def _update(self, name: str, array: pa.Array) -> None:
         if pa.types.is_list(array.type):
@@ -149,4 +170,6 @@ class Digest:
 
     def _feed(self, name: str, leaf: pa.Array) -> None:
         hasher = self._leaves.setdefault(name, hashlib.sha256())
-        hasher.update("\n".join(map(repr, [*leaf.to_pylist(), ""])).encode())
+        for start in range(0, len(leaf), _FED_AT_ONCE):
+            values = leaf.slice(start, _FED_AT_ONCE).to_pylist()
+            hasher.update("".join(f"{value!r}\n" for value in values).encode())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbkv.traces.columns import column, numbers, repeated
@@ -22,6 +22,7 @@ VALUES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "values"), VALUES, ids=lambda value: str(value)[:7])
+@settings(deadline=None)  # the first one imports pandas
 @given(data=st.data())
 def test_values_with_nulls(kind: pa.DataType, values: st.SearchStrategy[Any], data: st.DataObject) -> None:
     given_values = data.draw(st.lists(st.none() | values, max_size=30))

@@ -64,4 +64,4 @@ def test_azures_own_log_has_its_published_size(shared_data: Path) -> None:
     arrivals = read_arrivals(shared_data / "classB" / "azure2023_code.csv.gz")
     assert len(arrivals) == 8_819
     assert arrivals[0] == 0.0
-    assert arrivals == sorted(arrivals)
+    assert list(arrivals) == sorted(arrivals)

@@ -73,6 +73,7 @@ def read(
     tokenizer: str | None = None,
     workflow_field: str | None = None,
     agent_field: str | None = None,
+    store_text: bool = False,
 ) -> Imported:
     """The workflows of ``path`` (a file, or a folder of logs) and their metadata, from any format.
 
@@ -89,15 +90,23 @@ def read(
         raise TraceError(path, "file", "nothing", "an existing file or folder")
     fields = {"workflow_field": workflow_field, "agent_field": agent_field}
     given = {key: value for key, value in fields.items() if value is not None}
-    if given and name != openai_log.NAME:
-        key, value = next(iter(given.items()))
-        raise ConfigError(key.replace("_", " "), value, f"none (only {openai_log.NAME} logs have one)")
-    if tokenizer is not None and name not in _IN_TEXT:
-        raise ConfigError("tokenizer", tokenizer, f"none (a {name} trace has no text)")
+    _check_options(name, given, tokenizer, store_text)
     if block_size is not None:
         _check_block_size(name, block_size)
         return READERS[name](path, block_size)
-    return READERS[name](path, tokens_of(tokenizer), **given) if name in _IN_TEXT else READERS[name](path)
+    if name in _IN_TEXT:
+        return READERS[name](path, tokens_of(tokenizer), keeps_text=store_text, **given)
+    return READERS[name](path, keeps_text=True) if store_text else READERS[name](path)
+
+
+def _check_options(name: str, fields: Mapping[str, str], tokenizer: str | None, store_text: bool) -> None:
+    if fields and name != openai_log.NAME:
+        key, value = next(iter(fields.items()))
+        raise ConfigError(key.replace("_", " "), value, f"none (only {openai_log.NAME} logs have one)")
+    if tokenizer is not None and name not in _IN_TEXT:
+        raise ConfigError("tokenizer", tokenizer, f"none (a {name} trace has no text)")
+    if store_text and name not in (*_IN_TEXT, parquet.NAME):
+        raise ConfigError("store text", "on", f"off (a {name} trace has no text)")
 
 
 def _check_block_size(name: str, block_size: int) -> None:

@@ -7,34 +7,42 @@ from __future__ import annotations
 
 import csv
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import numpy as np
 
 from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.importers.lines import lines
 from pbkv.traces.schema import Workflow
 
 _COLUMN = "TIMESTAMP"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 def recognises(line: str) -> bool:
     return _COLUMN in line.split(",")
 
 
-def read_arrivals(path: Path) -> list[float]:
-    """Arrivals in seconds from the first one, ascending. Raises TraceError."""
+def read_arrivals(path: Path) -> Sequence[float]:
+    """Arrivals in seconds from the first one, ascending. Memory: 8 bytes each. Raises TraceError."""
     numbered = lines(path)
     number, header = next(numbered)
     columns = header.split(",")
     if _COLUMN not in columns:
         raise TraceError(path, f"line {number}", header, f"a CSV header with the column {_COLUMN}")
     index = columns.index(_COLUMN)
-    moments = sorted(_moment(path, number, text, index) for number, text in numbered)
-    if not moments:
+    arrivals = array("d", (_microseconds(path, number, text, index) for number, text in numbered))
+    if not arrivals:
         raise TraceError(path, "rows", 0, "at least one arrival")
-    return [(moment - moments[0]).total_seconds() for moment in moments]
+    found = np.frombuffer(arrivals)  # the same memory
+    found.sort()
+    found -= found[0]
+    found /= 1e6
+    return arrivals
 
 
 def lay_over(
@@ -56,12 +64,14 @@ def _laid(workflows: Iterable[Workflow], arrivals_s: Sequence[float], scale: flo
         yield replace(workflow, arrival_s=scale * arrivals_s[index])
 
 
-def _moment(path: Path, number: int, text: str, index: int) -> datetime:
-    fields = next(csv.reader([text]))
-    value = fields[index] if index < len(fields) else "nothing"
+def _microseconds(path: Path, number: int, text: str, index: int) -> int:
+    """The time in a line, since 1970."""
+    value = "nothing"
     try:
+        fields = next(csv.reader([text]))
+        value = fields[index] if index < len(fields) else value
         moment = datetime.fromisoformat(value)
-    except ValueError:
+    except (ValueError, csv.Error):
         expected = "a time like 2023-11-16 18:17:03.9799600"
         raise TraceError(path, f"line {number}: {_COLUMN}", value, expected) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND

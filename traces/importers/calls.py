@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
+from sys import intern
 from typing import Any
 
-from pbkv.traces.errors import TraceError
 from pbkv.traces.importers.block_prompts import BlockPrompts
+from pbkv.traces.importers.loose import no_calls
+from pbkv.traces.importers.made_calls import MadeCalls
 from pbkv.traces.importers.prompts import PromptTree
+from pbkv.traces.importers.start_order import in_start_order
 from pbkv.traces.importers.text import Estimate, Tokens
-from pbkv.traces.schema import Call, TraceMetadata, Workflow
+from pbkv.traces.schema import TEXT_LEFT_OUT, TEXT_STORED, TraceMetadata, Workflow
 
 _CLOCK_S = 1e-3  # what clocks of one machine may differ by, as logs write milliseconds
 
@@ -30,7 +32,7 @@ class LoggedCall:
     prompt: int
     num_output_tokens: int
     answer: int | None = None
-    parents: list[LoggedCall] = field(default_factory=list)
+    parents: Sequence[LoggedCall] = ()
     started_s: float | None = None
     ended_s: float | None = None
     gap_s: float | None = None  # logged as such
@@ -48,12 +50,14 @@ class Log:
     num_logged_prompt_tokens: int = 0
     own_clocks: bool = False  # each workflow's times count from its own start: no arrivals
     blocks: BlockPrompts | None = None  # instead of ``tree``, where prompts are block hashes
+    keeps_text: bool = False
     tree: PromptTree = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tree = PromptTree(self.tokens)
+        self.tree = PromptTree(self.tokens, keeps_text=self.keeps_text)
 
     def add(self, workflow_id: str, call: LoggedCall) -> None:
+        call.agent = intern(call.agent)
         self.sessions.setdefault(workflow_id, []).append(call)
 
     def imported(self, **extra: object) -> tuple[Iterator[Workflow], TraceMetadata]:
@@ -62,54 +66,40 @@ class Log:
         The metadata's counts grow until the last workflow has been taken.
         """
         if not self.sessions:
-            found = "; ".join(f"{number} {name}" for name, number in self.counts.items()) or "nothing"
-            raise TraceError(self.path, "model calls", found, f"at least one call ({self.name})")
+            raise no_calls(self.path, self.name, self.counts)
         known: dict[str, Any] = {"format": self.name, "counts": self.counts}
         if self.blocks is None:
             self.tree.seal()
             known["tokens"] = self.tokens.name
+            known["text"] = TEXT_STORED if self.keeps_text else TEXT_LEFT_OUT
         else:
             known["block_size"] = self.blocks.seal()
         metadata = TraceMetadata(self.path.name, generator="pbkv traces import", extra={**known, **extra})
         return self._workflows(metadata.extra), metadata
 
     def _workflows(self, extra: Any) -> Iterator[Workflow]:
-        arrivals = {key: _arrival_s(calls) for key, calls in self.sessions.items()}
-        known = [arrival_s for arrival_s in arrivals.values() if arrival_s is not None]
+        """Each workflow leaves the log when its turn comes."""
+        known = [at_s for calls in self.sessions.values() if (at_s := _arrival_s(calls)) is not None]
         first_s, order = min(known, default=0.0), list(self.sessions)
-        if len(known) == len(arrivals) and not self.own_clocks:
-            order.sort(key=lambda key: arrivals[key] or 0.0)
+        if len(known) == len(order) and not self.own_clocks:
+            order.sort(key=lambda key: _arrival_s(self.sessions[key]) or 0.0)
         num_prompt_tokens = 0
         for key in order:
-            workflow = self._workflow(key, arrivals[key], first_s)
-            num_prompt_tokens += sum(call.num_prompt_tokens for call in workflow.calls)
-            yield workflow
+            logged = self.sessions.pop(key)
+            if self.num_logged_prompt_tokens:
+                num_prompt_tokens += sum(self.tree.num_prompt_tokens(call.prompt) for call in logged)
+            yield self._workflow(key, logged, first_s)
         if self.num_logged_prompt_tokens:
             extra["num_prompt_tokens_logged"] = self.num_logged_prompt_tokens
             extra["num_prompt_tokens_imported"] = num_prompt_tokens
 
-    def _workflow(self, key: str, arrival_s: float | None, first_s: float) -> Workflow:
-        calls = _in_start_order(self.sessions[key], self.counts)
-        indices = {id(call): index for index, call in enumerate(calls)}
-        made = [self._call(index, call, indices, arrival_s) for index, call in enumerate(calls)]
+    def _workflow(self, key: str, logged: list[LoggedCall], first_s: float) -> Workflow:
+        arrival_s = _arrival_s(logged)
+        calls = in_start_order(logged, self.counts)
+        gaps = [self._gap(call, arrival_s) for call in calls]
+        made = MadeCalls(self.blocks or self.tree, calls, gaps, [self._answer_id(call) for call in calls])
         is_known = arrival_s is not None and not self.own_clocks
         return Workflow(key, self.name, (arrival_s or 0.0) - first_s if is_known else None, made)
-
-    def _call(self, index: int, call: LoggedCall, indices: dict[int, int], arrival_s: float | None) -> Call:
-        ids, tokens, kinds = (self.blocks or self.tree).segments(call.prompt)
-        gap_s, origin = self._gap(call, arrival_s)
-        return Call(
-            call_index=index,
-            agent=call.agent,
-            parent_indices=sorted({indices[id(parent)] for parent in call.parents}),
-            tool_gap_s=gap_s,
-            segment_ids=ids,
-            segment_tokens=tokens,
-            num_output_tokens=call.num_output_tokens,
-            output_id=self._answer_id(call),
-            segment_kinds=kinds,
-            tool_gap_origin=origin,
-        )
 
     def _gap(self, call: LoggedCall, arrival_s: float | None) -> tuple[float | None, str | None]:
         if call.gap_s is not None:
@@ -141,7 +131,7 @@ def link_by_time(calls: Sequence[LoggedCall]) -> None:
     """
     if any(call.started_s is None or call.ended_s is None for call in calls):
         for before, call in pairwise(calls):
-            call.parents = call.parents or [before]
+            call.parents = call.parents or (before,)
         return
     ends = sorted(calls, key=lambda call: call.ended_s or 0.0)
     latest: dict[int, LoggedCall] = {}
@@ -155,42 +145,8 @@ def link_by_time(calls: Sequence[LoggedCall]) -> None:
             for parent in ended.parents:
                 latest.pop(id(parent), None)
             position += 1
-        call.parents = call.parents or list(latest.values())
+        call.parents = call.parents or tuple(latest.values())
 
 
 def _arrival_s(calls: Sequence[LoggedCall]) -> float | None:
     return min((call.started_s for call in calls if call.started_s is not None), default=None)
-
-
-def _in_start_order(calls: Sequence[LoggedCall], counts: Counter[str]) -> list[LoggedCall]:
-    """Parents first, else by start, else as logged. A circle is broken at its first call, and counted."""
-    position = {id(call): index for index, call in enumerate(calls)}
-    keys = [
-        (call.started_s if call.started_s is not None else 0.0, index) for index, call in enumerate(calls)
-    ]
-    waiting = [len({id(parent) for parent in call.parents}) for call in calls]
-    children: dict[int, list[int]] = {}
-    for index, call in enumerate(calls):
-        for parent in {id(parent) for parent in call.parents}:
-            children.setdefault(position[parent], []).append(index)
-    ready = [keys[index] for index, number in enumerate(waiting) if not number]
-    heapify(ready)
-    done: set[int] = set()
-    ordered: list[LoggedCall] = []
-    while len(ordered) < len(calls):
-        if not ready:
-            stuck = min(index for index in range(len(calls)) if index not in done)
-            counts["dependencies in a circle left out"] += 1
-            calls[stuck].parents = [parent for parent in calls[stuck].parents if position[id(parent)] in done]
-            waiting[stuck] = -1
-            ready.append(keys[stuck])
-        index = heappop(ready)[1]
-        if index in done:
-            continue
-        done.add(index)
-        ordered.append(calls[index])
-        for child in children.get(index, ()):
-            waiting[child] -= 1
-            if not waiting[child]:
-                heappush(ready, keys[child])
-    return ordered

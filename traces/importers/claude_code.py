@@ -34,10 +34,10 @@ def recognises_folder(path: Path) -> bool:
     return any(_has_records(file) for file in _files(path))
 
 
-def read(path: Path, tokens: Tokens) -> tuple[Iterator[Workflow], TraceMetadata]:
+def read(path: Path, tokens: Tokens, *, keeps_text: bool = False) -> tuple[Iterator[Workflow], TraceMetadata]:
     """The sessions of a file or a folder (with all folders below). Memory: a few hundred bytes a message."""
-    log = Log(path, NAME, tokens)
-    seen: set[str] = set()
+    log = Log(path, NAME, tokens, keeps_text=keeps_text)
+    seen: set[int] = set()
     for session_id, files in _sessions(path).items():
         session = Session(log, session_id, seen)
         for file in files:

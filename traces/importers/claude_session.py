@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, NamedTuple
 
 from pbkv.traces.importers.calls import Log, LoggedCall
 from pbkv.traces.importers.chat import usage_of, written
+from pbkv.traces.importers.key_table import key_of
 from pbkv.traces.importers.loose import items, mapping, name, seconds
 from pbkv.traces.importers.prompts import Message
 
@@ -35,9 +37,8 @@ class _Answer:
     prompt: int
     call: LoggedCall | None
     num_tokens: int | None = None
-    texts: list[str] = field(default_factory=list)
-    uses: list[str] = field(default_factory=list)
-    results: dict[str, Message] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    uses: tuple[_Use, ...] = ()
     results_s: float | None = None
     node: int | None = None
 
@@ -53,34 +54,36 @@ class _Point(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Use:
-    """A tool call: who made it, and as which sub-agent, if it started one."""
+    """A tool call: who made it, and as which sub-agent, if it started one; and its result."""
 
+    key: str
     answer: _Answer
     agent: str | None
     asked: str | None
+    result: Message | None = None
 
 
 class Session:
     """Takes the records of one session in file order, the main file first, then ``close``."""
 
-    def __init__(self, log: Log, session_id: str, seen: set[str]) -> None:
+    def __init__(self, log: Log, session_id: str, seen: set[int]) -> None:
         self._log, self._id, self._seen = log, session_id, seen
-        self._points: dict[str, _Point] = {}
-        self._answers: dict[str, _Answer] = {}
+        self._points: dict[int, _Point] = {}  # by keys of ids, as answers: half as large as the ids
+        self._answers: dict[int, _Answer] = {}
         self._threads: dict[str, _Thread] = {}
         self._uses: dict[str, _Use] = {}
         self._started: dict[str, str] = {}  # tool use by agent id
         self._joins: list[tuple[LoggedCall, _Answer]] = []
 
     def take(self, record: dict[str, Any]) -> None:
-        kind, uuid, counts = record.get("type"), record.get("uuid"), self._log.counts
-        if isinstance(uuid, str) and uuid in self._points:
+        kind, uuid, counts = record.get("type"), _key(record.get("uuid")), self._log.counts
+        if uuid in self._points:
             counts["records with a known uuid left out"] += 1
             return
         if kind not in ("user", "assistant"):
             self._pass(record)
             return
-        if not isinstance(uuid, str) or not isinstance(record.get("message"), dict):
+        if uuid is None or not isinstance(record.get("message"), dict):
             counts["records without uuid or message left out"] += 1
             return
         point = self._before(record)
@@ -95,28 +98,28 @@ class Session:
             self._tie(thread, uses)
         by_use = {thread.tool_use: thread for thread in self._threads.values() if thread.tool_use}
         for call, answer in self._joins:
-            for use in answer.results:
-                if use in by_use:
-                    self._join(call, by_use[use])
+            for use in answer.uses:
+                if use.result is not None and use.answer is answer and use.key in by_use:
+                    self._join(call, by_use[use.key])
         for thread in self._threads.values():
             for call in thread.calls:
                 self._log.add(self._id, call)
 
     def _pass(self, record: dict[str, Any]) -> None:
         """A record that says nothing to the model, but may stand in the chain of those that do."""
-        kind, uuid = record.get("type"), record.get("uuid")
+        kind, uuid = record.get("type"), _key(record.get("uuid"))
         if record.get("subtype") == "compact_boundary":
             self._log.counts["compactions (the call that summed up is not in the log)"] += 1
         elif kind not in _SILENT:
             self._log.counts[f"records of type {name(kind) or 'unknown'} left out"] += 1
-        if isinstance(uuid, str):
+        if uuid is not None:
             self._points[uuid] = self._before(record)
 
     def _before(self, record: dict[str, Any]) -> _Point:
-        parent = record.get("parentUuid")
-        if isinstance(parent, str) and parent in self._points:
+        parent = _key(record.get("parentUuid"))
+        if parent is not None and parent in self._points:
             return self._points[parent]
-        if isinstance(parent, str):
+        if parent is not None:
             self._log.counts["records whose parent is not in the log"] += 1
         return _Point(self._thread(record))
 
@@ -146,30 +149,29 @@ class Session:
         if use is None:
             self._log.counts["tool results without a tool call left out"] += 1
             return
-        answer, key = use.answer, str(block["tool_use_id"])
-        answer.results[key] = self._log.tree.message("tool", written(block.get("content"), self._log.counts))
-        answer.results_s = _later(answer.results_s, at_s)
+        use.result = self._log.tree.message("tool", written(block.get("content"), self._log.counts))
+        use.answer.results_s = _later(use.answer.results_s, at_s)
         agent_id = name(mapping(record.get("toolUseResult")).get("agentId"))
         if agent_id:
-            self._started.setdefault(agent_id, key)
+            self._started.setdefault(agent_id, use.key)
 
     def _assistant(self, record: dict[str, Any], point: _Point) -> _Point:
         message = record["message"]
         if message.get("model") == _SYNTHETIC:
             self._log.counts["messages of the client itself left out"] += 1
             return point
-        key = name(message.get("id"))
+        key = _key(message.get("id") or None)
         if key is None:
             self._log.counts["responses without an id"] += 1
-            key = str(record["uuid"])
+            key = key_of(str(record["uuid"]).encode("utf-8", "replace"))
         answer = self._answers.get(key)
         if answer is None:
             answer = self._answers[key] = self._answer(key, message, point)
         self._grow(answer, message, self._time(record))
         return _Point(answer.thread, answer)
 
-    def _answer(self, key: str, message: dict[str, Any], point: _Point) -> _Answer:
-        model = name(message.get("model")) or "unknown"
+    def _answer(self, key: int, message: dict[str, Any], point: _Point) -> _Answer:
+        model = intern(name(message.get("model")) or "unknown")
         before, started_s = self._behind(point)
         logged, _ = usage_of(message.get("usage"))
         base = self._base(point.thread, model, logged, before)
@@ -185,7 +187,7 @@ class Session:
         previous = point.answer.call if point.answer else None
         if previous is None and point.thread.calls:
             previous = point.thread.calls[-1]
-        call.parents = [previous] if previous else []
+        call.parents = (previous,) if previous else ()
         point.thread.calls.append(call)
         if point.answer is not None:
             self._joins.append((call, point.answer))
@@ -196,7 +198,7 @@ class Session:
         answer = point.answer
         if answer is None:
             return list(point.tail), point.at_s
-        results = [answer.results[use] for use in answer.uses if use in answer.results]
+        results = [use.result for use in answer.uses if use.result is not None and use.answer is answer]
         missing = len(answer.uses) - len(results)
         if missing:
             self._log.counts["tool calls without a result"] += missing
@@ -225,19 +227,19 @@ class Session:
     def _grow(self, answer: _Answer, message: dict[str, Any], at_s: float | None) -> None:
         blocks = items(message.get("content"))
         if answer.node is None:
-            answer.texts.append(written(message.get("content"), self._log.counts))
+            answer.texts = (*answer.texts, written(message.get("content"), self._log.counts))
         else:
             self._log.counts["parts of answers that came too late"] += 1
         _, num_tokens = usage_of(message.get("usage"))
         answer.num_tokens = max(filter(None, (answer.num_tokens, num_tokens)), default=None)
         for block in blocks:
             fields = mapping(block)
-            use = name(fields.get("id"))
-            if fields.get("type") == "tool_use" and use:
+            key = name(fields.get("id"))
+            if fields.get("type") == "tool_use" and key:
                 given = mapping(fields.get("input"))
                 agent = name(given.get("subagent_type"))
-                answer.uses.append(use)
-                self._uses.setdefault(use, _Use(answer, agent, name(given.get("prompt"))))
+                use = self._uses.setdefault(key, _Use(key, answer, agent, name(given.get("prompt"))))
+                answer.uses = (*answer.uses, use)
         if answer.call is not None:
             answer.call.ended_s = _later(answer.call.ended_s, at_s)
 
@@ -247,7 +249,7 @@ class Session:
             tree = self._log.tree
             logged = answer.num_tokens if tree.tokens.is_estimate else None
             message = tree.message("output", "\n".join(filter(None, answer.texts)), logged)
-            answer.texts = []
+            answer.texts = ()
             answer.node = tree.add(answer.prompt, message)
             if answer.call is not None:
                 answer.call.answer, answer.call.num_output_tokens = answer.node, message.num_tokens
@@ -266,7 +268,7 @@ class Session:
         if use is None:
             self._log.counts["sub-agents of unknown origin"] += 1
         elif thread.calls and use.answer.call is not None:
-            thread.calls[0].parents = [use.answer.call]
+            thread.calls[0].parents = (use.answer.call,)
 
     def _asked(self, thread: _Thread) -> str | None:
         """The tool call that put this thread's first words, and started no other thread."""
@@ -280,7 +282,7 @@ class Session:
             times = (last.ended_s, call.started_s)
             if times[0] is None or times[1] is None or times[0] <= times[1] + 1e-3:
                 if last is not call and last not in call.parents:
-                    call.parents.append(last)
+                    call.parents = (*call.parents, last)
                 return
         self._log.counts["sub-agents that nobody waited for"] += 1
 
@@ -289,6 +291,11 @@ class Session:
         if at_s is None:
             self._log.counts["records without a time"] += 1
         return at_s
+
+
+def _key(value: Any) -> int | None:
+    """A short stand-in for an id; None for what is no text."""
+    return key_of(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else None
 
 
 def _later(one: float | None, other: float | None) -> float | None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from pbkv.traces.importers.lines import MAX_TOKENS, Row, is_object_with, rows
@@ -37,34 +38,12 @@ def _workflows(path: Path) -> Iterator[Workflow]:
     table = _SegmentTable()
     seen: set[str] = set()
     for workflow_id, group in groupby(rows(path), key=lambda row: row.text("workflow_id")):
-        own = list(group)
+        first = next(group)
         if workflow_id in seen:
-            raise own[0].error("workflow_id", workflow_id, "the lines of a workflow together")
+            raise first.error("workflow_id", workflow_id, "the lines of a workflow together")
         seen.add(workflow_id)
-        yield _workflow(workflow_id, own, table)
-
-
-def _workflow(workflow_id: str, own: Sequence[Row], table: _SegmentTable) -> Workflow:
-    prompts = [_prompt(row, table) for row in own]
-    parents = [_parents(row, index, len(own)) for index, row in enumerate(own)]
-    clock = _Clock(own)
-    calls = []
-    for index, row in enumerate(own):
-        gap_s, origin = clock.gap(index, parents[index])
-        call = Call(
-            call_index=index,
-            agent=row.text("agent"),
-            parent_indices=parents[index],
-            tool_gap_s=gap_s,
-            segment_ids=prompts[index].ids,
-            segment_tokens=prompts[index].tokens,
-            num_output_tokens=row.count("output_tokens"),
-            output_id=_logged_answer(row, table),
-            segment_kinds=prompts[index].kinds,
-            tool_gap_origin=origin,
-        )
-        calls.append(call)
-    return Workflow(workflow_id, own[0].text("app"), clock.arrival_s, _with_answers(calls))
+        own = [_line(row, index, table) for index, row in enumerate(chain((first,), group))]
+        yield _workflow(workflow_id, own)
 
 
 class _SegmentTable:
@@ -72,28 +51,80 @@ class _SegmentTable:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
-        self._tokens: dict[int, int] = {}
+        self._tokens: list[int] = []
 
     def number(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
+        number = self._numbers.setdefault(text, len(self._numbers))
+        if number == len(self._tokens):
+            self._tokens.append(0)
+        return number
 
     def tokens(self, number: int, num_tokens: int) -> int:
-        """The length that segment ``number`` has in this file: ``num_tokens`` if it is new."""
-        return self._tokens.setdefault(number, num_tokens)
+        """The length that segment ``number`` has in this file: ``num_tokens`` if it had none yet."""
+        self._tokens[number] = self._tokens[number] or num_tokens
+        return self._tokens[number]
 
 
 @dataclass(slots=True)
-class _Prompt:
-    ids: list[int]
-    tokens: list[int]
-    kinds: list[str]
+class _Line:
+    """A line as it is needed until its workflow is whole: numbers and names are shared, not its own."""
+
+    app: str
+    call: Call
+    starts_s: float | None
+    lasts_s: float | None
 
 
-def _prompt(row: Row, table: _SegmentTable) -> _Prompt:
+def _line(row: Row, index: int, table: _SegmentTable) -> _Line:
+    ids, tokens, kinds = _prompt(row, table)
+    gap_s = row.number_or_none("gap_s")
+    call = Call(
+        call_index=index,
+        agent=intern(row.text("agent")),
+        parent_indices=_parents(row, index),
+        tool_gap_s=gap_s,
+        segment_ids=ids,
+        segment_tokens=tokens,
+        num_output_tokens=row.count("output_tokens"),
+        output_id=_logged_answer(row, table),
+        segment_kinds=kinds,
+        tool_gap_origin=None if gap_s is None else "logged",
+    )
+    app, times = intern(row.text("app")), (row.number_or_none("arrival_s"), row.number_or_none("duration_s"))
+    return _Line(app, call, *times)
+
+
+def _workflow(workflow_id: str, own: Sequence[_Line]) -> Workflow:
+    calls = [_with_gap(own, line.call) for line in own]
+    first, *others = own
+    is_arrival = bool(others) and all(line.starts_s is None for line in others)
+    return Workflow(workflow_id, first.app, first.starts_s if is_arrival else None, _with_answers(calls))
+
+
+def _with_gap(own: Sequence[_Line], call: Call) -> Call:
+    """The call, an unknown gap as the time from the end of its last parent, if all times are known."""
+    if call.tool_gap_s is not None:
+        return call
+    start_s = own[call.call_index].starts_s
+    ends = [_end_s(own[parent]) for parent in call.parent_indices] or [own[0].starts_s]
+    known = [end for end in ends if end is not None]
+    if start_s is None or len(known) < len(ends) or start_s < max(known):
+        return call
+    return call._replace(tool_gap_s=start_s - max(known), tool_gap_origin="rebuilt")
+
+
+def _end_s(line: _Line) -> float | None:
+    return None if line.starts_s is None or line.lasts_s is None else line.starts_s + line.lasts_s
+
+
+def _prompt(row: Row, table: _SegmentTable) -> tuple[list[int], list[int], list[str]]:
+    """Ids, lengths and kinds of a line's segments."""
     items = row.items("segments")
     if not items:
         raise row.error("segments", items, "at least one segment")
-    prompt = _Prompt([], [], [])
+    ids: list[int] = []
+    tokens: list[int] = []
+    kinds: list[str] = []
     for position, item in enumerate(items):
         text, num_tokens, kind = _checked(row, f"segments[{position}]", item)
         number = table.number(text)
@@ -101,10 +132,10 @@ def _prompt(row: Row, table: _SegmentTable) -> _Prompt:
         if known != num_tokens:
             field = f"segments[{position}].tokens"
             raise row.error(field, num_tokens, f"{known}, the length that id {text!r} had before")
-        prompt.ids.append(number)
-        prompt.tokens.append(num_tokens)
-        prompt.kinds.append(kind)
-    return prompt
+        ids.append(number)
+        tokens.append(known)
+        kinds.append(kind)
+    return ids, tokens, kinds
 
 
 def _checked(row: Row, where: str, item: Any) -> tuple[str, int, str]:
@@ -117,52 +148,20 @@ def _checked(row: Row, where: str, item: Any) -> tuple[str, int, str]:
         raise row.error(f"{where}.id", text, "a text")
     if type(num_tokens) is not int or not 1 <= num_tokens <= MAX_TOKENS:
         raise row.error(f"{where}.tokens", num_tokens, "a whole number ≥ 1")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise row.error(f"{where}.kind", kind, "one of " + ", ".join(KINDS))
-    return text, num_tokens, kind
+    return text, num_tokens, intern(kind)
 
 
-def _parents(row: Row, index: int, num_calls: int) -> tuple[int, ...]:
+def _parents(row: Row, index: int) -> tuple[int, ...]:
     if row.count("call_index") != index:
         raise row.error("call_index", row.values["call_index"], f"{index} (0, 1, … in start order)")
     parents = row.items("parent_call_indices")
     for parent in parents:
-        if type(parent) is not int or not 0 <= parent < num_calls:
-            raise row.error("parent_call_indices", parent, f"a call of the workflow, 0 to {num_calls - 1}")
-        if parent >= index:
-            expected = f"a call below {index} (parents start first: no cycles)"
+        if type(parent) is not int or not 0 <= parent < index:
+            expected = f"a call of the workflow below {index} (parents start first: no cycles)"
             raise row.error("parent_call_indices", parent, expected)
     return tuple(parents)
-
-
-class _Clock:
-    """The logged times of one workflow."""
-
-    def __init__(self, own: Sequence[Row]) -> None:
-        self._rows = own
-        self._starts = [row.number_or_none("arrival_s") for row in own]
-        self._durations = [row.number_or_none("duration_s") for row in own]
-
-    @property
-    def arrival_s(self) -> float | None:
-        first, *others = self._starts
-        return first if others and not any(start is not None for start in others) else None
-
-    def gap(self, index: int, parents: Sequence[int]) -> tuple[float | None, str | None]:
-        """Seconds from the end of the last parent to call ``index``, and their origin."""
-        logged = self._rows[index].number_or_none("gap_s")
-        if logged is not None:
-            return logged, "logged"
-        start = self._starts[index]
-        ends = [self._end(parent) for parent in parents] or [self._starts[0]]
-        known = [end for end in ends if end is not None]
-        if start is None or len(known) < len(ends) or start < max(known):
-            return None, None
-        return start - max(known), "rebuilt"
-
-    def _end(self, index: int) -> float | None:
-        start, duration = self._starts[index], self._durations[index]
-        return None if start is None or duration is None else start + duration
 
 
 def _logged_answer(row: Row, table: _SegmentTable) -> int | None:

@@ -7,13 +7,14 @@ default; ``--block-size`` for another) nor how long answers were: 1 token is ass
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from pbkv.traces.importers.block_prompts import BlockPrompts, block_ids
-from pbkv.traces.importers.calls import Log, LoggedCall
 from pbkv.traces.importers.lines import is_object_with
 from pbkv.traces.importers.loose import items, name, records, seconds
+from pbkv.traces.importers.requests import Names, Requests
 from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "lmcache"
@@ -29,19 +30,19 @@ def recognises_folder(path: Path) -> bool:
 
 
 def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The lookups of a file or folder, by time. Memory: 8 to 16 bytes a chunk."""
+    """The lookups of a file or folder, by time. Memory: some 200 bytes a lookup."""
     size = block_size or _CHUNK_SIZE
-    log = Log(path, NAME, blocks=BlockPrompts(path, size))
-    assert log.blocks is not None
+    blocks, names, counts = BlockPrompts(path, size), Names(), Counter[str]()
+    requests = Requests(NAME, blocks)
     for file in sorted(path.glob("chunk_hashes_*.jsonl")) if path.is_dir() else [path]:
-        for number, record in enumerate(records(file, log.counts), start=1):
+        for number, record in enumerate(records(file, counts), start=1):
             ids, key = block_ids(items(record.get("chunk_hashes"))), name(record.get("lookup_id"))
             if key is None or ids is None:
-                log.counts["lookups without id or chunks left out"] += 1
-            elif key in log.sessions:
-                log.counts["lookups repeated for one request left out"] += 1
+                counts["lookups without id or chunks left out"] += 1
+            elif not names.add(key):
+                counts["lookups repeated for one request left out"] += 1
             else:
-                prompt = log.blocks.add(number, ids, len(ids) * size)
-                log.add(key, LoggedCall("request", prompt, 1, started_s=seconds(record.get("timestamp"))))
-    log.counts["answers of unknown length taken as 1 token"] = len(log.sessions)
-    return log.imported()
+                blocks.add(number, ids, len(ids) * size)
+                requests.add(seconds(record.get("timestamp")), 1)
+    counts["answers of unknown length taken as 1 token"] = len(requests)
+    return requests.imported(path, names.__getitem__, counts)

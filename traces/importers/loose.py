@@ -54,6 +54,12 @@ def document(path: Path) -> Any:
             raise TraceError(path, "file", str(error), "a complete gzip file") from None
 
 
+def no_calls(path: Path, format_name: str, counts: Counter[str]) -> TraceError:
+    """What to say of a log without a single call: what was found instead."""
+    found = "; ".join(f"{number} {name}" for name, number in counts.items() if number) or "nothing"
+    return TraceError(path, "model calls", found, f"at least one call ({format_name})")
+
+
 def opened(path: Path) -> BinaryIO:
     try:
         file = path.open("rb")
@@ -82,7 +88,9 @@ def text(value: Any) -> str | None:
 def name(value: Any) -> str | None:
     """A text that can stand in a trace: not empty, and without lone surrogates."""
     found = text(value)
-    return found.encode("utf-8", "replace").decode() if found else None
+    if found is None or found.isascii():
+        return found
+    return found.encode("utf-8", "replace").decode()
 
 
 def count(value: Any) -> int | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pbkv.traces.importers.block_prompts import BlockPrompts
-from pbkv.traces.importers.blocks import read_prompt
 from pbkv.traces.importers.calls import Log, LoggedCall
 from pbkv.traces.importers.lines import Row, is_object_with, rows
 from pbkv.traces.schema import TraceMetadata, Workflow
@@ -63,9 +62,8 @@ def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow],
 def _request(log: Log, row: Row) -> _Request:
     values = {_ALIASES.get(key, key): value for key, value in row.values.items()}
     whole = Row(row.path, row.line, values)
-    prompt = read_prompt(whole)
     assert log.blocks is not None
-    number = log.blocks.add(row.line, prompt.hash_ids.tolist(), prompt.num_tokens)
+    number = log.blocks.add_row(whole)
     session_id = whole.text("session_id") if values.get("session_id") is not None else None
     call = LoggedCall("agent", number, whole.count("output_length"))
     timestamp = whole.number_or_none("timestamp")
@@ -91,7 +89,7 @@ def _tie(request_id: str, request: _Request, requests: dict[str, _Request], grou
         if other not in requests:
             raise request.row.error("wait_for", other, "the request_id of a row")
         groups.join(other, request_id)
-        request.call.parents.append(requests[other].call)
+        request.call.parents = (*request.call.parents, requests[other].call)
 
 
 class _Groups:

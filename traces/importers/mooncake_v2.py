@@ -6,7 +6,7 @@ depends on; the trace keeps one gap, from the end of the last parent, so where t
 differ the longest stands. A root's gap counts from the workflow's arrival, which is that of its first
 root. What is lost (differing delays; ``not_before_ms`` of calls with dependencies, that is to say clock
 times of the recording) is counted in the metadata. Output ids are null, and prompts are compressed to
-segments, for which all rows are held in memory.
+segments (see ``block_prompts``), for which all rows but for their hashes are held in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pbkv.traces.errors import TraceError
-from pbkv.traces.importers.blocks import HashedPrompt, read_prompt, to_segments
+from pbkv.traces.importers.block_prompts import BlockPrompts
 from pbkv.traces.importers.lines import Row, is_object_with, rows
 from pbkv.traces.schema import Call, TraceMetadata, Workflow
 
@@ -38,7 +38,7 @@ class _Request:
     parent_ids: tuple[str, ...]
     delays_s: tuple[float, ...]
     num_output_tokens: int
-    prompt: HashedPrompt
+    prompt: int
 
 
 def recognises(line: str) -> bool:
@@ -54,15 +54,15 @@ def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow],
     lines = rows(path)
     header = next(lines)
     size = _block_size(header, block_size)
-    plays = _plays([_request(row) for row in lines])
+    blocks = BlockPrompts(path, size)
+    plays = _plays([_request(row, blocks) for row in lines])
     if not plays:
         raise TraceError(path, "rows", 0, "at least one request behind the header")
     ordered = sorted((_in_start_order(play) for play in plays.values()), key=_arrival_s)
     extra = {"format": NAME, "block_size": size, **_losses(ordered)}
     metadata = TraceMetadata(path.name, generator="pbkv traces import", extra=extra)
-    prompts = [request.prompt for play in ordered for request in play]
-    segments = to_segments(path, prompts, size)
-    return (_workflow(play, segments) for play in ordered), metadata
+    blocks.seal(request.prompt for play in ordered for request in play)
+    return (_workflow(play, blocks) for play in ordered), metadata
 
 
 def _block_size(header: Row, block_size: int | None) -> int:
@@ -73,7 +73,7 @@ def _block_size(header: Row, block_size: int | None) -> int:
     return block_size or header.count("block_size", 1)
 
 
-def _request(row: Row) -> _Request:
+def _request(row: Row, blocks: BlockPrompts) -> _Request:
     dependencies = row.items("dependencies") if "dependencies" in row.values else []
     parsed = [_dependency(row, index, raw) for index, raw in enumerate(dependencies)]
     return _Request(
@@ -85,7 +85,7 @@ def _request(row: Row) -> _Request:
         tuple(request_id for request_id, _ in parsed),
         tuple(delay_s for _, delay_s in parsed),
         row.count("output_length"),
-        read_prompt(row),
+        blocks.add_row(row),
     )
 
 
@@ -155,12 +155,12 @@ def _losses(plays: Sequence[Sequence[_Request]]) -> Mapping[str, int]:
     return {name: number for name, number in losses.items() if number}
 
 
-def _workflow(play: Sequence[_Request], segments: Iterator[tuple[list[int], list[int]]]) -> Workflow:
+def _workflow(play: Sequence[_Request], blocks: BlockPrompts) -> Workflow:
     arrival_s = _arrival_s(play)
     indices = {request.request_id: index for index, request in enumerate(play)}
     calls = []
     for index, request in enumerate(play):
-        ids, tokens = next(segments)
+        ids, tokens, _ = blocks.segments(request.prompt)
         call = Call(
             call_index=index,
             agent=_agent(request, play[0].session_id),

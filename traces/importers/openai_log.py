@@ -38,10 +38,15 @@ def recognises(line: str) -> bool:
 
 
 def read(
-    path: Path, tokens: Tokens, *, workflow_field: str | None = None, agent_field: str | None = None
+    path: Path,
+    tokens: Tokens,
+    *,
+    keeps_text: bool = False,
+    workflow_field: str | None = None,
+    agent_field: str | None = None,
 ) -> tuple[Iterator[Workflow], TraceMetadata]:
     """The calls of a file, in workflows. Memory: a few hundred bytes a message that no line had before."""
-    log = Log(path, NAME, tokens)
+    log = Log(path, NAME, tokens, keeps_text=keeps_text)
     reader = _Reader(log, _fields(workflow_field, WORKFLOW_FIELDS), _fields(agent_field, AGENT_FIELDS))
     for values in records(path, log.counts):
         reader.take(values)

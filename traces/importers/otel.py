@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pbkv.traces.errors import TraceError
 from pbkv.traces.importers.calls import Log, LoggedCall, link_by_time
 from pbkv.traces.importers.chat import Prompts, Said, said, written
-from pbkv.traces.importers.lines import first_line
+from pbkv.traces.importers.json_stream import ITEM, values_at
 from pbkv.traces.importers.loose import (
     DAMAGE,
     count,
-    document,
     dumped,
     items,
     mapping,
@@ -35,6 +33,8 @@ from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "otel"
 _HEAD_BYTES = 4096
+_HEAD_LINES, _LINE_BYTES = 20, 1 << 22
+_NESTS = (("resourceSpans", "scopeSpans"), ("resource_spans", "scope_spans"))
 _CALLS = ("chat", "text_completion", "generate_content")
 _NO_CALLS = (
     "invoke_agent",
@@ -76,13 +76,12 @@ def recognises_file(path: Path) -> bool:
     return b'"resourceSpans"' in head or b'"resource_spans"' in head
 
 
-def read(path: Path, tokens: Tokens) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The calls of a file, in workflows. Memory: a few hundred bytes a span and a message."""
-    log = Log(path, NAME, tokens)
+def read(path: Path, tokens: Tokens, *, keeps_text: bool = False) -> tuple[Iterator[Workflow], TraceMetadata]:
+    """The calls of a file, in workflows. Memory: a few hundred bytes a span and a message, and one line."""
+    log = Log(path, NAME, tokens, keeps_text=keeps_text)
     reader = _Reader(log)
-    for export in _exports(path, log):
-        for span in _spans(export):
-            reader.take(span)
+    for span in _all_spans(path, log):
+        reader.take(span)
     reader.close()
     for calls in log.sessions.values():
         link_by_time(calls)
@@ -167,26 +166,37 @@ class _Reader:
                 yield found.text
 
 
-def _exports(path: Path, log: Log) -> Iterator[dict[str, Any]]:
-    """The exports of a file: its lines, or, where lines are no JSON by themselves, all of it."""
-    if parsed(first_line(path)) is None:
+def _all_spans(path: Path, log: Log) -> Iterator[dict[str, Any]]:
+    """The spans of a file of exports, one a line, or of one document, whose spans are read one by one."""
+    if _is_lines(path):
+        for export in records(path, log.counts):
+            yield from _spans(export)
+        return
+    places = (".".join((outer, ITEM, inner, ITEM, "spans", ITEM)) for outer, inner in _NESTS)
+    both = [place for found in places for place in (found, f"{ITEM}.{found}")]
+    for _, span in values_at(path, *both):
+        yield mapping(span)
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether one of the first lines is an export by itself, and not an element of an array of them."""
+    with opened(path) as file:
         try:
-            whole = document(path)
-        except TraceError:
-            pass  # lines, then, the first of them damaged
-        else:
-            yield from whole if isinstance(whole, list) else [mapping(whole)]
-            return
-    yield from records(path, log.counts)
+            heads = [file.readline(_LINE_BYTES) for _ in range(_HEAD_LINES)]
+        except DAMAGE:
+            return True
+    known = [line for line in heads if line.strip()]
+    if known and known[0].lstrip()[:1] == b"[":
+        return False
+    exports = (mapping(parsed(line)) for line in known)
+    return any(outer in export for export in exports for outer, _ in _NESTS)
 
 
-def _spans(export: Any) -> Iterator[dict[str, Any]]:
-    fields = mapping(export)
-    for resource in items(fields.get("resourceSpans", fields.get("resource_spans"))):
-        scopes = mapping(resource)
-        for scope in items(scopes.get("scopeSpans", scopes.get("scope_spans"))):
-            for span in items(mapping(scope).get("spans")):
-                yield mapping(span)
+def _spans(export: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for outer, inner in _NESTS:
+        for resource in items(export.get(outer)):
+            for scope in items(mapping(resource).get(inner)):
+                yield from map(mapping, items(mapping(scope).get("spans")))
 
 
 def _attributes(span: dict[str, Any]) -> dict[str, Any]:

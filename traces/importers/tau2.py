@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pbkv.traces.errors import TraceError
 from pbkv.traces.importers.calls import Log, LoggedCall
 from pbkv.traces.importers.chat import Prompts, Said, said, usage_of
+from pbkv.traces.importers.json_stream import ITEM, values_at
 from pbkv.traces.importers.loose import document, dumped, field, items, mapping, name, opened, seconds, text
 from pbkv.traces.importers.text import Tokens
 from pbkv.traces.schema import TraceMetadata, Workflow
@@ -22,6 +22,7 @@ from pbkv.traces.schema import TraceMetadata, Workflow
 NAME = "tau2"
 _AGENTS = {"assistant": "agent", "user": "user"}
 _HEAD_BYTES = 1 << 16
+_SIMULATION = f"simulations.{ITEM}"
 
 
 def recognises_file(path: Path) -> bool:
@@ -36,27 +37,41 @@ def recognises_folder(path: Path) -> bool:
     return (path / "results.json").is_file()
 
 
-def read(path: Path, tokens: Tokens) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The simulations of a results file (or folder). Memory: the whole document."""
+def read(path: Path, tokens: Tokens, *, keeps_text: bool = False) -> tuple[Iterator[Workflow], TraceMetadata]:
+    """The simulations of a results file (or folder). Memory: a simulation, and some 200 bytes a message."""
     file = path / "results.json" if path.is_dir() else path
-    whole = document(file)
-    if not isinstance(whole, dict):
-        raise TraceError(file, "file", whole, "an object with simulations")
-    log = Log(path, NAME, tokens)
-    simulations = items(whole.get("simulations"))
-    for extra in sorted((file.parent / "simulations").glob("*.json")) if not simulations else ():
-        simulations.append(document(extra))
-    reader = _Reader(log, whole)
-    for simulation in simulations:
+    log = Log(path, NAME, tokens, keeps_text=keeps_text)
+    reader = _Reader(log, *_head(file))
+    for simulation in _simulations(file):
         reader.take(mapping(simulation))
     return log.imported()
 
 
+def _head(file: Path) -> tuple[dict[str, Any], list[Any]]:
+    """``info`` and ``tasks``, which are written before the simulations."""
+    found: dict[str, Any] = {}
+    for place, value in values_at(file, "info", "tasks", _SIMULATION):
+        if place != _SIMULATION:
+            found[place] = value
+        if len(found) == 2:
+            break
+    return mapping(found.get("info")), items(found.get("tasks"))
+
+
+def _simulations(file: Path) -> Iterator[Any]:
+    """Those of the document, one by one; where it has none, those of the folder beside it."""
+    found = False
+    for _, simulation in values_at(file, _SIMULATION):
+        found = True
+        yield simulation
+    for beside in sorted((file.parent / "simulations").glob("*.json")) if not found else ():
+        yield document(beside)
+
+
 class _Reader:
-    def __init__(self, log: Log, whole: dict[str, Any]) -> None:
-        self._log, self._prompts, self._info = log, Prompts(log), mapping(whole.get("info"))
-        tasks = map(mapping, items(whole.get("tasks")))
-        self._scenarios = {str(task.get("id")): task.get("user_scenario") for task in tasks}
+    def __init__(self, log: Log, info: dict[str, Any], tasks: list[Any]) -> None:
+        self._log, self._prompts, self._info = log, Prompts(log), info
+        self._scenarios = {str(task.get("id")): task.get("user_scenario") for task in map(mapping, tasks)}
         self._hidden: dict[str, int] = {}
 
     def take(self, simulation: dict[str, Any]) -> None:
@@ -74,7 +89,7 @@ class _Reader:
             call = self._call(key, simulation, messages, index) if _is_call(message) else None
             if call is None:
                 continue
-            call.parents = [before] if before else []
+            call.parents = (before,) if before else ()
             self._log.add(key, call)
             before = call
 

@@ -34,6 +34,10 @@ class Tokens(Protocol):
         """One code a token. ``num_tokens``: how many the log says (used by an estimate only)."""
         ...
 
+    def starts(self, text: str, num_tokens: int | None = None) -> npt.NDArray[np.int64]:
+        """At which character of ``text`` each token of ``codes`` begins; these places never fall."""
+        ...
+
 
 class Estimate:
     """Four characters a token, or as many as make up the number of tokens that the log says."""
@@ -46,8 +50,13 @@ class Estimate:
             return _pieces(text, _CHARACTERS)
         if not num_tokens:
             return np.empty(0, np.uint64)
-        found = _pieces(text, max(-(-len(text) // num_tokens), 1))
+        found = _pieces(text, _width(text, num_tokens))
         return np.concatenate([found, np.full(num_tokens - len(found), _FILLER, np.uint64)])
+
+    def starts(self, text: str, num_tokens: int | None = None) -> npt.NDArray[np.int64]:
+        width = _CHARACTERS if num_tokens is None else _width(text, num_tokens)
+        found = -(-len(text) // _CHARACTERS) if num_tokens is None else num_tokens
+        return np.minimum(np.arange(found) * width, len(text))
 
 
 class Named:
@@ -62,6 +71,10 @@ class Named:
     def codes(self, text: str, num_tokens: int | None = None) -> Codes:
         sound = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are no text
         return np.array(self._tokenizer.encode(sound, add_special_tokens=False).ids, np.uint64)
+
+    def starts(self, text: str, num_tokens: int | None = None) -> npt.NDArray[np.int64]:
+        found = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return np.maximum.accumulate(np.array([start for start, _ in found], np.int64))
 
 
 def tokens_of(name: str | None) -> Tokens:
@@ -82,6 +95,11 @@ def _loaded(name: str) -> Any:
     except Exception as error:  # the library raises bare Exceptions, the hub's client its own
         expected = f"a tokenizer.json, or a name that the hub knows ({type(error).__name__})"
         raise ConfigError("--tokenizer", name, expected) from None
+
+
+def _width(text: str, num_tokens: int) -> int:
+    """Characters a token, so that ``text`` has ``num_tokens`` of them at most."""
+    return max(-(-len(text) // max(num_tokens, 1)), 1)
 
 
 def _pieces(text: str, width: int) -> Codes:

@@ -9,28 +9,25 @@ request whose blocks were all there leaves no event: reuse is understated. Both 
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pbkv.traces.importers.block_chains import BlockChains
 from pbkv.traces.importers.block_prompts import BlockPrompts, block_ids
-from pbkv.traces.importers.calls import Log, LoggedCall
 from pbkv.traces.importers.loose import count, items, mapping, parsed, records, seconds
+from pbkv.traces.importers.requests import Requests
 from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "vllm-events"
 _STORED = "BlockStored"
 _OTHERS = ("BlockRemoved", "AllBlocksCleared")
 _FIELDS = ("block_hashes", "parent_block_hash", "token_ids", "block_size")  # in the order of the array form
-
-
-@dataclass(slots=True)
-class _Run:
-    """Blocks stored one behind the other: one request, as far as events tell."""
-
-    last: int
-    at_s: float | None
 
 
 def recognises(line: str) -> bool:
@@ -40,73 +37,65 @@ def recognises(line: str) -> bool:
 
 
 def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """One call a run of stored blocks, by time. Memory: about 150 bytes a block."""
-    log = Log(path, NAME)
-    reader = _Reader(log, block_size)
-    for record in records(path, log.counts):
+    """One call a run of stored blocks, by time. Memory: some 300 bytes an event, none a block."""
+    reader = _Reader(block_size)
+    for record in records(path, reader.counts):
         at_s = seconds(record.get("ts"))
         for event in items(record.get("events")):
             reader.take(event, at_s)
-    log.blocks = BlockPrompts(path, reader.block_size or 16)
-    reader.close(log.blocks)
-    return log.imported()
+    return reader.imported(path)
 
 
 class _Reader:
-    def __init__(self, log: Log, block_size: int | None) -> None:
-        self._log, self.block_size = log, block_size
-        self._parents: dict[int, int | None] = {}
-        self._runs: dict[int, _Run] = {}  # open ones by their last block
-        self._all: list[_Run] = []
+    """A run is one request, as far as events tell: stretches of blocks stored one behind the other."""
+
+    def __init__(self, block_size: int | None) -> None:
+        self.counts = Counter[str]()
+        self._block_size = block_size
+        self._chains = BlockChains()
+        self._open: dict[int, int] = {}  # runs by their last block
+        self._lasts, self._times = array("i"), array("d")  # of runs: last stretch, time of the first
 
     def take(self, event: Any, at_s: float | None) -> None:
         kind, fields = _kind(event), _fields(event)
         if kind != _STORED:
             if kind not in _OTHERS:
-                self._log.counts["events of another kind left out"] += 1
+                self.counts["events of another kind left out"] += 1
             return
         ids, size = block_ids(items(fields.get("block_hashes"))), count(fields.get("block_size"))
         parents = block_ids([fields.get("parent_block_hash")])
         if ids is None or not size:
-            self._log.counts["events without hashes or block size left out"] += 1
-        elif self.block_size not in (None, size):
-            self._log.counts["events of another block size left out"] += 1
+            self.counts["events without hashes or block size left out"] += 1
+        elif self._block_size not in (None, size):
+            self.counts["events of another block size left out"] += 1
         else:
-            self.block_size = size
+            self._block_size = size
             self._store(parents[0] if parents else None, ids, at_s)
 
-    def close(self, blocks: BlockPrompts) -> None:
-        size = self.block_size or 16
-        for number, run in enumerate(self._all):
-            ids = self._chain(run.last)
-            prompt = blocks.add(number, ids, len(ids) * size)
-            self._log.add(f"run-{number:06d}", LoggedCall("request", prompt, 1, started_s=run.at_s))
-        if self._all:
-            self._log.counts["answers not told from prompts (1 token each)"] = len(self._all)
+    def imported(self, path: Path) -> tuple[Iterator[Workflow], TraceMetadata]:
+        size = self._block_size or 16
+        lost = self._chains.close()
+        if lost:
+            self.counts["blocks whose prefix is not in the log"] = lost
+        blocks = BlockPrompts(path, size)
+        requests = Requests(NAME, blocks)
+        for number, (last, at_s) in enumerate(zip(self._lasts, self._times, strict=True)):
+            chain = self._chains.chain(last)
+            blocks.add(number, chain.view(np.uint64), len(chain) * size)
+            requests.add(None if isnan(at_s) else at_s, 1)
+        if len(requests):
+            self.counts["answers not told from prompts (1 token each)"] = len(requests)
+        return requests.imported(path, lambda number: f"run-{number:06d}", self.counts)
 
     def _store(self, parent: int | None, ids: list[int], at_s: float | None) -> None:
-        if parent is not None and parent not in self._parents:
-            self._log.counts["blocks whose prefix is not in the log"] += 1
-            parent = None
-        run = self._runs.pop(parent, None) if parent is not None else None
+        stretch = self._chains.add(parent, np.array(ids, np.int64))
+        run = None if parent is None else self._open.pop(parent, None)
         if run is None:
-            run = _Run(0, at_s)
-            self._all.append(run)
-        for block in ids:
-            if block not in self._parents:
-                self._parents[block] = parent
-            parent = block
-        run.last = ids[-1]
-        self._runs[run.last] = run
-
-    def _chain(self, block: int | None) -> list[int]:
-        found: list[int] = []
-        passed: set[int] = set()
-        while block is not None and block not in passed:
-            passed.add(block)
-            found.append(block)
-            block = self._parents[block]
-        return found[::-1]
+            run = len(self._lasts)
+            self._lasts.append(stretch)
+            self._times.append(nan if at_s is None else at_s)
+        self._lasts[run] = stretch
+        self._open[ids[-1]] = run
 
 
 def _kind(event: Any) -> Any:

@@ -16,13 +16,27 @@ from typing import Any
 from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.importers.block_prompts import BlockPrompts
 from pbkv.traces.importers.calls import Log, LoggedCall
-from pbkv.traces.importers.loose import count, document, items, mapping, name, parsed, records, seconds
+from pbkv.traces.importers.json_stream import ITEM, elements, values_at
+from pbkv.traces.importers.loose import (
+    DAMAGE,
+    count,
+    items,
+    mapping,
+    name,
+    opened,
+    parsed,
+    records,
+    seconds,
+)
 from pbkv.traces.schema import TraceMetadata, Workflow
 
 NAME = "weka"
 _CALLS = ("n", "s")
 _BLOCK_SIZE = 64
 _MAX_DEPTH = 20
+_HEAD_BYTES = 1 << 16
+_REQUEST = f"requests.{ITEM}"
+_MARKS = ("block_size", "hash_id_scope")
 
 
 def recognises(line: str) -> bool:
@@ -31,10 +45,26 @@ def recognises(line: str) -> bool:
 
 def recognises_file(path: Path) -> bool:
     """Whether a document of many lines is a session."""
-    try:
-        return path.suffix == ".json" and _is_session(document(path))
-    except TraceError:
+    if path.suffix != ".json" or not _has_marks(path):
         return False
+    found = set()
+    try:
+        for place, _ in values_at(path, _REQUEST, *_MARKS):
+            found.add(place)
+            if _REQUEST in found and len(found) > 1:
+                return True
+    except TraceError:
+        pass
+    return False
+
+
+def _has_marks(path: Path) -> bool:
+    with opened(path) as file:
+        try:
+            head = file.read(_HEAD_BYTES)
+        except DAMAGE:
+            return False
+    return any(f'"{mark}"'.encode() in head for mark in ("requests", *_MARKS))
 
 
 def recognises_folder(path: Path) -> bool:
@@ -43,32 +73,28 @@ def recognises_folder(path: Path) -> bool:
 
 
 def read(path: Path, block_size: int | None = None) -> tuple[Iterator[Workflow], TraceMetadata]:
-    """The sessions of a file or folder. Memory: 8 to 16 bytes a block hash."""
+    """The sessions of a file or folder. Memory: a few hundred bytes a call, and a session of a document."""
     log = Log(path, NAME, own_clocks=True)
-    sessions = list(_sessions(path, log))
-    sizes = {count(session.get("block_size")) or _BLOCK_SIZE for session in sessions}
-    if block_size is None and len(sizes) > 1:
-        raise ConfigError("block size", sorted(sizes), "one block size in all sessions")
-    log.blocks = BlockPrompts(path, block_size or min(sizes, default=_BLOCK_SIZE))
-    reader = _Reader(log, log.blocks, block_size or min(sizes, default=_BLOCK_SIZE))
-    for number, session in enumerate(sessions, start=1):
+    log.blocks = BlockPrompts(path, block_size)
+    reader = _Reader(log, log.blocks)
+    for number, session in enumerate(_sessions(path, log), start=1):
+        size = count(session.get("block_size")) or _BLOCK_SIZE
+        log.blocks.block_size = log.blocks.block_size or size
+        if block_size is None and size != log.blocks.block_size:
+            raise ConfigError("block size", [log.blocks.block_size, size], "one block size in all sessions")
         reader.session(number, session)
     return log.imported()
 
 
 def _sessions(path: Path, log: Log) -> Iterator[dict[str, Any]]:
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        if file.suffix == ".json":
-            found = document(file)
-        else:
-            yield from records(file, log.counts)
-            continue
-        yield from map(mapping, found if isinstance(found, list) else [found])
+        found = elements(file) if file.suffix == ".json" else records(file, log.counts)
+        yield from map(mapping, found)
 
 
 def _is_session(value: Any) -> bool:
     fields = mapping(value)
-    return isinstance(fields.get("requests"), list) and ("block_size" in fields or "hash_id_scope" in fields)
+    return isinstance(fields.get("requests"), list) and any(mark in fields for mark in _MARKS)
 
 
 @dataclass(slots=True)
@@ -82,8 +108,8 @@ class _Thread:
 
 
 class _Reader:
-    def __init__(self, log: Log, blocks: BlockPrompts, block_size: int) -> None:
-        self._log, self._blocks, self._size = log, blocks, block_size
+    def __init__(self, log: Log, blocks: BlockPrompts) -> None:
+        self._log, self._blocks = log, blocks
         self._number, self._offset = 0, 0
 
     def session(self, number: int, session: dict[str, Any]) -> None:
@@ -146,10 +172,11 @@ class _Reader:
         if not ids or len(ids) != len(values):
             return None
         ids = [value + self._offset for value in ids]
-        num_hashed = len(ids) * self._size
-        if 0 <= num_hashed - num_tokens < self._size:
+        size = self._blocks.block_size or _BLOCK_SIZE
+        num_hashed = len(ids) * size
+        if 0 <= num_hashed - num_tokens < size:
             return self._blocks.add(self._number, ids, num_tokens)
-        if 0 <= num_tokens - num_hashed < self._size:
+        if 0 <= num_tokens - num_hashed < size:
             return self._blocks.add(self._number, ids, num_hashed, num_tokens - num_hashed)
         self._log.counts["prompts whose length is not that of their blocks"] += 1
         return self._blocks.add(self._number, ids, num_hashed, max(num_tokens - num_hashed, 0))
