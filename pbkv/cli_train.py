@@ -34,7 +34,9 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; appears when it is whole.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="graph (the paper's network) or markov:N.")] = "graph",
+    kind: Annotated[
+        str, typer.Option(help="graph (the paper's network), rgcn (with relational layers) or markov:N.")
+    ] = "graph",
     steps: Annotated[int, typer.Option(help="K, how many calls ahead.")] = 3,
     context: Annotated[
         str,
@@ -126,14 +128,15 @@ def _recipe(
     kind: str, steps: int, context: str, workflows: Sequence[Workflow], epochs: int, patience: int, seed: int
 ) -> Recipe:
     from pbkv.predict.context import check_kind
+    from pbkv.predict.network import RELATIONS
     from pbkv.predict.training import context_kind_of
     from pbkv.predict.trials import Recipe
 
     if context != "auto":
         check_kind(context)
-    if kind != "graph":
+    if kind not in RELATIONS:
         return Recipe(kind, steps)
-    from pbkv.predict.graph_train import TrainingOptions
+    from pbkv.predict.fitting import TrainingOptions
 
     options = TrainingOptions(num_epochs=epochs, patience=patience, seed=seed)
     return Recipe(kind, steps, context_kind_of(context, workflows), options)
@@ -236,7 +239,7 @@ def _verdict(kind: str, runs: Runs) -> str | None:
 
     means = {name: fmean(run[name][0].top1 for run in runs) for name in runs[0]}
     best = max(means, key=means.__getitem__)  # of equals the first, which is the one asked for
-    if kind != "graph" or best == kind:
+    if kind.startswith("markov:") or best == kind:
         return None
     return f"{best} is better here ({means[best]:.3f} against {means[kind]:.3f} one step ahead): prefer it"
 
