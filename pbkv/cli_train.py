@@ -41,9 +41,14 @@ def train(
     context: Annotated[
         str,
         typer.Option(
-            help="What a call shows: column (the trace's vectors), hash (of the prompt), none, auto."
+            help="What a call shows: column (the trace's vectors), hash (of the prompt), none, auto, or "
+            "sentence:MODEL (what a model of the hub or a folder makes of its text)."
         ),
     ] = "auto",
+    record_contexts: Annotated[
+        Path | None,
+        typer.Option(help="Of sentence:MODEL: file for the trace with its vectors, to be simulated."),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Per cent of workflows that train, stop the training, test.")
     ] = "70,10,20",
@@ -62,13 +67,18 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Learn to foretell the next agents from TRACES; print accuracies on workflows held out."""
+    from pbkv.cli_sentences import check_record, described
+    from pbkv.predict.sentences import model_of
     from pbkv.predict.trials import compared, read_workflows
     from pbkv.predict.trials import learning_curve as curve_of
     from pbkv.traces.sources import open_trace
 
     _check(output, folds, seeds, steps, kind, epochs, patience, seed, force)
+    check_record(context, record_contexts, output, len(traces), kind, force)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_trace(path)) for path in traces]
+        if model := model_of(context):
+            context, opened = "column", described(opened, model, record_contexts, force, stack)
         workflows = read_workflows(opened)
         about = [_about(trace) for trace in opened]
     recipe = _recipe(kind, steps, context, workflows, epochs, patience, seed)
@@ -167,7 +177,8 @@ def _splits(
 def _about(trace: Trace) -> dict[str, object]:
     metadata = trace.metadata
     names = ("source", "digest", "num_workflows", "num_calls")
-    return {"path": str(trace.path), **{name: getattr(metadata, name) for name in names}}
+    contexts = {name: metadata.extra[name] for name in ("contexts",) if name in metadata.extra}
+    return {"path": str(trace.path), **{name: getattr(metadata, name) for name in names}, **contexts}
 
 
 def _write(
