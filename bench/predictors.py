@@ -1,6 +1,6 @@
 """Accuracy of the predictors, beside the PBKV paper's and on real traces.
 
-    python bench/predictors.py         # → docs/results/predict/; about twelve minutes on one core
+    python bench/predictors.py         # → docs/results/predict/; about fifteen minutes of one core
 
 HoVer-like: 1,000 workflows to train on, 100 that stop the training, 500 to test, three traces of other
 seeds. The real sets lie beside the checkout (../shared/data) and are left out where they do not.
@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
@@ -21,17 +21,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.predictors`
 
-from bench.gru import gru  # noqa: E402 - needs the line above
 from bench.predictors_report import (  # noqa: E402 - needs the line above
     draw_curve,
     hover_table,
+    order_of_rows,
     real_table,
     write_report,
 )
-from bench.probes import linear_probe, nearest_neighbours  # noqa: E402
+from bench.probes import on_x  # noqa: E402
+from bench.rivals import TRUNKS, perceptron, sequence  # noqa: E402
 from pbkv.predict.accuracy import Accuracy, measured  # noqa: E402
-from pbkv.predict.examples import agents_of, examples_of  # noqa: E402
-from pbkv.predict.graph_train import TrainingOptions  # noqa: E402
+from pbkv.predict.fitting import TrainingOptions  # noqa: E402
 from pbkv.predict.markov import Markov  # noqa: E402
 from pbkv.predict.oracle import Oracle  # noqa: E402
 from pbkv.predict.split import Split, folds  # noqa: E402
@@ -46,7 +46,7 @@ STEPS = 3
 NUM_TRAINING, NUM_STOPPING, NUM_TEST = 1000, 100, 500
 SEEDS = (1, 2, 3)
 NUM_FOLDS = 5
-NO_GRU = ("claude_code_weka",)  # its workflows of up to 561 calls would take as long as all else together
+SHORT_ONLY = ("claude_code_weka",)  # up to 561 calls a workflow: sequences would take longer than all else
 REAL_SETS = ("tau2_bench", "marble_db_star", "magentic_one_gaia", "tapeagents_gaia", "claude_code_weka")
 
 ByStep = Sequence[Accuracy]
@@ -60,55 +60,95 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--sizes", type=int, nargs=3, default=[NUM_TRAINING, NUM_STOPPING, NUM_TEST])
     parser.add_argument("--sets", nargs="*", default=list(REAL_SETS))
+    parser.add_argument("--work", type=Path, help="keeps here what is done; a second call goes on from it")
     options = parser.parse_args(arguments)
-    started_s, started_cpu_s = perf_counter(), process_time()
     options.out.mkdir(parents=True, exist_ok=True)
-    runs, curves, costs = hover(options.seeds, options.sizes)
-    draw_curve(curves, options.out / "learning_curve.png")
-    real = {
-        name: real_set(options.data / f"{name}.jsonl.gz")
+    sizes, data = options.sizes, options.data
+    parts = [
+        kept(options.work, f"hover-{seed}", lambda seed=seed: hover(seed, sizes)) for seed in options.seeds
+    ]
+    sets = {
+        name: kept(options.work, name, lambda name=name: real_set(data / f"{name}.jsonl.gz"))
         for name in options.sets
-        if _is_there(options.data, name)
+        if _is_there(data, name)
     }
+    report(options, parts, sets)
+
+
+def report(
+    options: argparse.Namespace, parts: Sequence[dict[str, Any]], sets: Mapping[str, dict[str, Any]]
+) -> None:
+    """Tables, figure and numbers of what `hover` gave a seed and `real_set` a set."""
+    runs = [measures(part["run"]) for part in parts]
+    curves = {
+        int(size): [measures(part["learning_curve"][size]) for part in parts]
+        for size in parts[0]["learning_curve"]
+    }
+    draw_curve(curves, options.out / "learning_curve.png")
     found = {
-        "hover": [plain(run) for run in runs],
+        "hover": [part["run"] for part in parts],
         "learning_curve": {size: [plain(at) for at in found] for size, found in curves.items()},
-        "cost_us_a_call": costs,
-        "real": {name: [plain(fold) for fold in found] for name, found in real.items()},
+        "cost_us_a_call": parts[0]["cost_us_a_call"],
+        "real": {name: found["folds"] for name, found in sets.items()},
     }
     (options.out / "predictors.json").write_text(json.dumps(found, indent=1) + "\n")
+    real = {name: [measures(fold) for fold in found["folds"]] for name, found in sets.items()}
     write_report(
         options.out / "predictors.md",
         sizes=options.sizes,
         seeds=options.seeds,
         hover=hover_table(runs, STEPS),
+        order=order_of_rows(runs, 0),
         real=real_table(real, STEPS),
-        costs=costs,
-        wall_s=perf_counter() - started_s,
-        cpu_s=process_time() - started_cpu_s,
+        costs=parts[0]["cost_us_a_call"],
+        cpu_s=sum(part["cpu_s"] for part in [*parts, *sets.values()]),
     )
 
 
-def hover(seeds: Sequence[int], sizes: Sequence[int]) -> tuple[Runs, dict[int, Runs], dict[str, float]]:
-    """Accuracies a seed, those by training workflows, and what a forecast costs (first seed)."""
-    runs: Runs = []
-    curves: dict[int, Runs] = {}
-    costs: dict[str, float] = {}
-    for seed in seeds:
-        split = generated("hover", sizes, seed)
-        recipe = Recipe("graph", STEPS, "column", TrainingOptions(seed=seed))
-        trained, found = timed(
-            f"hover, seed {seed}", lambda recipe=recipe, split=split: compared(recipe, split)
-        )
-        options = recipe.options
-        found["gru"] = timed("gru", lambda split=split, options=options: gru(split, STEPS, "column", options))
-        runs.append({**found, **timed("probes on x", lambda split=split: probes(split))})
-        for size, at_size in learning_curve(recipe, split):
-            say(f"  {size} workflows: {at_size['graph'][0].top1:.3f}")
-            curves.setdefault(size, []).append(at_size)
-        curves.setdefault(len(split.training), []).append(found)
-        costs = costs or cost_of(trained, split.test)
-    return runs, dict(sorted(curves.items())), costs
+def kept(work: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` gives and the processor time it took; from ``work``, where it was made before."""
+    path = None if work is None else work / f"{name}.json"
+    if path is not None and path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    started_s = process_time()
+    made = make()
+    made["cpu_s"] = process_time() - started_s
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(made))
+    return made
+
+
+def hover(seed: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """Accuracies, those by training workflows, and what a forecast costs."""
+    split = generated("hover", sizes, seed)
+    options = TrainingOptions(seed=seed)
+    recipe = Recipe("graph", STEPS, "column", options)
+    trained, found = timed(f"hover, seed {seed}", lambda: compared(recipe, split))
+    found |= rivals(split, "column", options)
+    found |= timed("probes on x", lambda: on_x(split, STEPS))
+    curve = {}
+    for size, at_size in learning_curve(recipe, split):
+        say(f"  {size} workflows: {at_size['graph'][0].top1:.3f}")
+        curve[str(size)] = plain(at_size)
+    curve[str(len(split.training))] = plain(found)
+    costs = cost_of(trained, split.test)
+    return {"run": plain(found), "learning_curve": curve, "cost_us_a_call": costs}
+
+
+def rivals(
+    split: Split, context_kind: str, options: TrainingOptions, *, sequences: bool = True
+) -> dict[str, ByStep]:
+    """The other networks of the paper's table, and a recurrent one; without ``sequences`` the quick ones."""
+    rgcn = Recipe("rgcn", STEPS, context_kind, options)
+    arms: dict[str, Callable[[], ByStep]] = {
+        "rgcn": lambda: measured(rgcn.train(split).predictor, split.test, STEPS),
+        "MLP, small": lambda: perceptron(split, STEPS, context_kind, options),
+    }
+    for name in TRUNKS if sequences else ():
+        arms[name] = lambda name=name: sequence(name, split, STEPS, context_kind, options)
+    return {name: timed(name, arm) for name, arm in arms.items()}
 
 
 def generated(workload: str, sizes: Sequence[int], seed: int) -> Split:
@@ -121,19 +161,6 @@ def generated(workload: str, sizes: Sequence[int], seed: int) -> Split:
             workflows = read_workflows([trace])
     end = num_training + num_stopping
     return Split(workflows[:num_training], workflows[num_training:end], workflows[end:])
-
-
-def probes(split: Split) -> dict[str, ByStep]:
-    """What x alone tells, without agent and path."""
-    agents = agents_of(split.training)
-    num_dims = len(split.training[0].calls[0].context or ())
-    training, test = (
-        examples_of(part, agents, STEPS, "column", num_dims) for part in (split.training, split.test)
-    )
-    return {
-        "linear probe on x": linear_probe(training, test),
-        "kNN, k = 5, on x": nearest_neighbours(training, test),
-    }
 
 
 def cost_of(trained: Trained, workflows: Sequence[Workflow]) -> dict[str, float]:
@@ -162,7 +189,7 @@ def _round_s(predictor: Any, workflows: Sequence[Workflow]) -> float:
     return process_time() - started_s
 
 
-def real_set(path: Path) -> Runs:
+def real_set(path: Path) -> dict[str, Any]:
     """Each fold's accuracies; Markov also has the workflows that stop the network's training."""
     with open_trace(path) as trace:
         workflows = read_workflows([trace])
@@ -179,15 +206,18 @@ def real_set(path: Path) -> Runs:
                 ),
             )
             fold[f"graph, {kind}"] = measured(trained.predictor, part.test, STEPS)
-        if path.name.removesuffix(".jsonl.gz") not in NO_GRU:
-            fold["gru, hash"] = timed(
-                "gru", lambda part=part, options=options: gru(part, STEPS, "hash", options)
-            )
+        is_short = path.name.removesuffix(".jsonl.gz") not in SHORT_ONLY
+        others = rivals(part, "hash", options, sequences=is_short)
+        fold |= {f"{name}, hash": accuracy for name, accuracy in others.items()}
         for order in (1, 3):
             markov = Recipe(f"markov:{order}", STEPS).train(whole)
             fold[f"markov:{order}"] = measured(markov.predictor, part.test, STEPS)
         found.append(fold)
-    return found
+    return {"folds": [plain(fold) for fold in found]}
+
+
+def measures(run: Mapping[str, list[dict[str, Any]]]) -> dict[str, ByStep]:
+    return {name: [Accuracy(**step) for step in steps] for name, steps in run.items()}
 
 
 def plain(run: Mapping[str, ByStep]) -> dict[str, list[dict[str, float]]]:

@@ -8,11 +8,25 @@ import numpy as np
 import torch
 
 from pbkv.predict.accuracy import Accuracy, accuracies
-from pbkv.predict.examples import Examples
+from pbkv.predict.context import num_dims_of
+from pbkv.predict.examples import Examples, agents_of, examples_of
+from pbkv.predict.split import Split
 
 _ROWS_AT_ONCE = 256
 
 torch.set_num_threads(1)
+
+
+def on_x(split: Split, num_steps: int) -> dict[str, Sequence[Accuracy]]:
+    """Both, of what x alone tells, without agent and path."""
+    agents, num_dims = agents_of(split.training), num_dims_of("column", split.training)
+    training, test = (
+        examples_of(part, agents, num_steps, "column", num_dims) for part in (split.training, split.test)
+    )
+    return {
+        "linear probe on x": linear_probe(training, test),
+        "kNN, k = 5, on x": nearest_neighbours(training, test),
+    }
 
 
 def linear_probe(training: Examples, test: Examples) -> Sequence[Accuracy]:

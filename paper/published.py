@@ -84,6 +84,13 @@ ACCURACY: Mapping[str, tuple[float, float, float]] = {
     "markov:3": (0.786, 0.656, 0.490),
 }
 
+NETWORKS: Mapping[str, tuple[float, float, float]] = {
+    "rgcn": (0.896, 0.823, 0.710),
+    "Transformer, 1 layer": (0.899, 0.811, 0.690),
+    "TCN, large": (0.898, 0.831, 0.726),
+    "MLP, small": (0.889, 0.801, 0.684),
+}
+
 PROBES: Mapping[str, tuple[float, float, float]] = {
     "linear probe on x": (0.840, 0.732, 0.576),
     "kNN, k = 5, on x": (0.839, 0.699, 0.564),
@@ -124,6 +131,8 @@ BY_PREDICTOR: Mapping[tuple[str, str], float] = {
     ("pbkv", "markov:3"): 2.11,
     ("pbkv-he", "graph"): 2.44,
     ("pbkv", "graph"): 2.55,
+    ("pbkv-he", "rgcn"): 2.28,
+    ("pbkv", "rgcn"): 2.37,
 }
 BY_RHO: Mapping[float, tuple[float, float]] = {
     0.0: (69.1, 2.2),

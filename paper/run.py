@@ -107,7 +107,7 @@ def _networks(
 
 
 def _train(workload: str, path: Path, *, learning_curve: bool) -> dict[str, Any]:
-    from pbkv.predict.graph_train import TrainingOptions
+    from pbkv.predict.fitting import TrainingOptions
     from pbkv.predict.model_file import write_model
     from pbkv.predict.split import Split
     from pbkv.predict.trials import Recipe, compared

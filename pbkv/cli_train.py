@@ -34,14 +34,21 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; appears when it is whole.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="graph (the paper's network) or markov:N.")] = "graph",
+    kind: Annotated[
+        str, typer.Option(help="graph (the paper's network), rgcn (with relational layers) or markov:N.")
+    ] = "graph",
     steps: Annotated[int, typer.Option(help="K, how many calls ahead.")] = 3,
     context: Annotated[
         str,
         typer.Option(
-            help="What a call shows: column (the trace's vectors), hash (of the prompt), none, auto."
+            help="What a call shows: column (the trace's vectors), hash (of the prompt), none, auto, or "
+            "sentence:MODEL (what a model of the hub or a folder makes of its text)."
         ),
     ] = "auto",
+    record_contexts: Annotated[
+        Path | None,
+        typer.Option(help="Of sentence:MODEL: file for the trace with its vectors, to be simulated."),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Per cent of workflows that train, stop the training, test.")
     ] = "70,10,20",
@@ -60,13 +67,18 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Learn to foretell the next agents from TRACES; print accuracies on workflows held out."""
+    from pbkv.cli_sentences import check_record, described
+    from pbkv.predict.sentences import model_of
     from pbkv.predict.trials import compared, read_workflows
     from pbkv.predict.trials import learning_curve as curve_of
     from pbkv.traces.sources import open_trace
 
     _check(output, folds, seeds, steps, kind, epochs, patience, seed, force)
+    check_record(context, record_contexts, output, len(traces), kind, force)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_trace(path)) for path in traces]
+        if model := model_of(context):
+            context, opened = "column", described(opened, model, record_contexts, force, stack)
         workflows = read_workflows(opened)
         about = [_about(trace) for trace in opened]
     recipe = _recipe(kind, steps, context, workflows, epochs, patience, seed)
@@ -126,14 +138,15 @@ def _recipe(
     kind: str, steps: int, context: str, workflows: Sequence[Workflow], epochs: int, patience: int, seed: int
 ) -> Recipe:
     from pbkv.predict.context import check_kind
+    from pbkv.predict.network import RELATIONS
     from pbkv.predict.training import context_kind_of
     from pbkv.predict.trials import Recipe
 
     if context != "auto":
         check_kind(context)
-    if kind != "graph":
+    if kind not in RELATIONS:
         return Recipe(kind, steps)
-    from pbkv.predict.graph_train import TrainingOptions
+    from pbkv.predict.fitting import TrainingOptions
 
     options = TrainingOptions(num_epochs=epochs, patience=patience, seed=seed)
     return Recipe(kind, steps, context_kind_of(context, workflows), options)
@@ -164,7 +177,8 @@ def _splits(
 def _about(trace: Trace) -> dict[str, object]:
     metadata = trace.metadata
     names = ("source", "digest", "num_workflows", "num_calls")
-    return {"path": str(trace.path), **{name: getattr(metadata, name) for name in names}}
+    contexts = {name: metadata.extra[name] for name in ("contexts",) if name in metadata.extra}
+    return {"path": str(trace.path), **{name: getattr(metadata, name) for name in names}, **contexts}
 
 
 def _write(
@@ -236,7 +250,7 @@ def _verdict(kind: str, runs: Runs) -> str | None:
 
     means = {name: fmean(run[name][0].top1 for run in runs) for name in runs[0]}
     best = max(means, key=means.__getitem__)  # of equals the first, which is the one asked for
-    if kind != "graph" or best == kind:
+    if kind.startswith("markov:") or best == kind:
         return None
     return f"{best} is better here ({means[best]:.3f} against {means[kind]:.3f} one step ahead): prefer it"
 

@@ -79,11 +79,19 @@ def examples_of(
     )
 
 
-def transitions_of(paths: Iterable[Ints], num_agents: int) -> Floats:
-    """A: how often each agent is followed by each; rows adding up to 1 (or 0, where none follows)."""
+def relations_of(kind: str, paths: Sequence[Ints], num_agents: int) -> Floats:
+    """How agents are tied in the call graph, as a network of ``kind`` (`network.RELATIONS`) takes it.
+
+    graph [V, V]: A, how often each agent is followed by each; rows adding up to 1 (or 0, where none
+    follows). rgcn [2, V, V]: A, and how often each was preceded by each, likewise.
+    """
     counts = np.zeros((num_agents, num_agents))
     for path in paths:
         np.add.at(counts, (path[:-1], path[1:]), 1.0)
+    return _shares(counts) if kind == "graph" else np.stack([_shares(counts), _shares(counts.T)])
+
+
+def _shares(counts: Doubles) -> Floats:
     totals = counts.sum(axis=1, keepdims=True)
     return (counts / np.where(totals > 0, totals, 1.0)).astype(np.float32)
 

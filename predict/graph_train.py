@@ -1,48 +1,38 @@
-"""Trains the paper's network with torch. Imported by training only: nothing that serves needs torch."""
+"""Trains networks with torch. Imported by training only: nothing that serves needs torch."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pbkv.predict.examples import Examples
+from pbkv.predict.fitting import (
+    IGNORED,
+    LEAST_BATCHES,
+    Report,
+    TrainingOptions,
+    fit,
+    loss_by_step,
+    seeded,
+)
 from pbkv.predict.network import WEIGHTS, Floats, Network, standardised
 
-Report = Callable[[int, float], None]  # epochs done, and the stopping part's loss
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """How to train. Sizes d = d_txt = hidden; ``patience``: epochs without a better loss before it stops.
-
-    ``context_dropout``: share of training calls whose context vector is hidden, so that one that is
-    missing while serving has been met before.
-    """
-
-    size: int = 64
-    dropout: float = 0.1
-    learning_rate: float = 1e-3
-    batch_size: int = 128  # at most; smaller where an epoch would have less than 32 of them, down to 16
-    num_epochs: int = 200
-    patience: int = 10
-    context_dropout: float = 0.05
-    seed: int = 0
+_LEAST_BATCH_SIZE = 16
 
 
 class GraphNetwork(nn.Module):
     """The network of `pbkv.predict.network`, its arrays by the same names."""
 
-    def __init__(self, transitions: Tensor, num_dims: int, num_steps: int, options: TrainingOptions) -> None:
+    def __init__(self, relations: Tensor, num_dims: int, num_steps: int, options: TrainingOptions) -> None:
+        """``relations``: [V, V], or [R, V, V]."""
         super().__init__()
-        num_agents, size = len(transitions), options.size
+        num_agents, size = relations.shape[-1], options.size
         self.num_steps, self.size = num_steps, size
         self.embedding = nn.Parameter(torch.randn(num_agents, size))
-        self.layer_1, self.layer_2 = _matrix(size, 2 * size), _matrix(size, 2 * size)
+        relations = relations.reshape(-1, num_agents, num_agents)
+        width = (1 + len(relations)) * size
+        self.layer_1, self.layer_2 = _matrix(size, width), _matrix(size, width)
         self.query, self.text = _matrix(size, size), _matrix(size, num_dims)
         self.hidden_weight, self.hidden_bias = _matrix(size, 3 * size), nn.Parameter(torch.zeros(size))
         num_outputs = num_steps * (num_agents + 1)
@@ -51,14 +41,14 @@ class GraphNetwork(nn.Module):
             nn.Parameter(torch.zeros(num_outputs)),
         )
         self.dropout = nn.Dropout(options.dropout)
-        self.register_buffer("transitions", transitions, persistent=False)
+        self.register_buffer("relations", relations, persistent=False)
 
     def forward(self, current: Tensor, history: Tensor, contexts: Tensor) -> Tensor:
         """Logits [n, K, V + 1] of rows [n], counts of earlier agents [n, V] and standardised vectors."""
         agents: Tensor = self.embedding
         for layer in (self.layer_1, self.layer_2):
-            around = self.get_buffer("transitions") @ agents
-            agents = torch.relu(torch.cat([agents, around], dim=1) @ layer.T)
+            around = [relation @ agents for relation in self.get_buffer("relations")]
+            agents = torch.relu(torch.cat([agents, *around], dim=1) @ layer.T)
         here = agents[current]
         scores = here @ self.query.T @ agents.T / self.size**0.5 + torch.log(history)  # log 0: no weight
         is_first = history.sum(dim=1, keepdim=True) == 0
@@ -73,96 +63,59 @@ class GraphNetwork(nn.Module):
 def train_network(
     training: Examples,
     stopping: Examples,
-    transitions: Floats,
+    relations: Floats,
     options: TrainingOptions,
     report: Report = lambda epoch, loss: None,
 ) -> tuple[Network, int]:
     """The network with the least loss on ``stopping``, and the epoch that it comes from.
 
-    Equal arguments give equal networks. One thread: the network is small, and other jobs want the rest.
+    ``relations``: what `relations_of` gives. Equal arguments give equal networks.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            return _train(training, stopping, transitions, options, report)
-    finally:
-        torch.set_num_threads(threads)
+    num_steps, num_agents = training.targets.outcomes.shape[1], relations.shape[-1]
+    mean, scale = standards_of(training.contexts)
+    with seeded(options.seed):
+        model = GraphNetwork(torch.from_numpy(relations), len(mean), num_steps, options)
+        parts = [Calls(part, mean, scale, options) for part in (training, stopping)]
+        epoch = fit(model, *parts, batch_size_of(len(training.current), options), options, report)
+    known = training.current[training.current < num_agents]
+    frequencies = np.bincount(known, minlength=num_agents) / max(len(known), 1)
+    facts = {"transitions": relations, "context_mean": mean, "context_scale": scale}
+    weights = {name: getattr(model, name).detach().numpy().copy() for name in WEIGHTS}
+    return Network({**weights, **facts, "frequencies": frequencies.astype(np.float32)}, num_steps), epoch
 
 
-def _train(
-    training: Examples, stopping: Examples, transitions: Floats, options: TrainingOptions, report: Report
-) -> tuple[Network, int]:
-    mean, scale = _standards(training.contexts)
-    inputs, checks = _Inputs(training, mean, scale), _Inputs(stopping, mean, scale)
-    num_steps = training.targets.outcomes.shape[1]
-    model = GraphNetwork(torch.from_numpy(transitions), len(mean), num_steps, options)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    least, best, best_epoch = float("inf"), _arrays(model), 0
-    for epoch in range(1, options.num_epochs + 1):
-        _epoch(model, inputs, optimizer, options)
-        loss = _loss_of(model, checks)
-        if loss < least:
-            least, best, best_epoch = loss, _arrays(model), epoch
-        report(epoch, loss)
-        if epoch - best_epoch >= options.patience:
-            break
-    known = training.current[training.current < len(transitions)]
-    frequencies = np.bincount(known, minlength=len(transitions)) / max(len(known), 1)
-    facts = {"transitions": transitions, "context_mean": mean, "context_scale": scale}
-    return Network({**best, **facts, "frequencies": frequencies.astype(np.float32)}, num_steps), best_epoch
+def batch_size_of(num_calls: int, options: TrainingOptions) -> int:
+    return max(min(options.batch_size, num_calls // LEAST_BATCHES), _LEAST_BATCH_SIZE)
 
 
-class _Inputs:
-    """Examples as tensors; contexts standardised, with 0 where there is none."""
+class Calls:
+    """Examples as tensors, a row a call; contexts standardised, with 0 where there is none.
 
-    def __init__(self, examples: Examples, mean: Floats, scale: Floats) -> None:
+    For models of (agents' columns [n], counts of earlier agents [n, V], vectors [n, |x|]).
+    """
+
+    def __init__(self, examples: Examples, mean: Floats, scale: Floats, options: TrainingOptions) -> None:
         num_agents = examples.history.shape[1] - 1
+        self._hidden_ratio = options.context_dropout
         self.current = torch.from_numpy(np.minimum(examples.current, num_agents - 1))
         self.history = torch.from_numpy(examples.history[:, :num_agents].astype(np.float32))
         self.contexts = torch.from_numpy(standardised(examples.contexts, mean, scale))
         targets = examples.targets
         counted = targets.is_alive & (targets.outcomes <= num_agents)  # no loss for agents without a column
         counted &= (examples.current < num_agents)[:, None]
-        self.targets = torch.from_numpy(np.where(counted, targets.outcomes, _IGNORED))
+        self.targets = torch.from_numpy(np.where(counted, targets.outcomes, IGNORED))
+
+    def __len__(self) -> int:
+        return len(self.current)
+
+    def loss(self, model: nn.Module, rows: Tensor) -> Tensor:
+        contexts = self.contexts[rows]
+        if model.training:
+            contexts = contexts * (torch.rand(len(rows), 1) >= self._hidden_ratio)
+        return loss_by_step(model(self.current[rows], self.history[rows], contexts), self.targets[rows])
 
 
-_IGNORED = -100  # what torch's cross-entropy leaves out
-_LEAST_BATCHES, _LEAST_BATCH_SIZE = 32, 16
-
-
-def _epoch(
-    model: GraphNetwork, inputs: _Inputs, optimizer: torch.optim.Optimizer, options: TrainingOptions
-) -> None:
-    model.train()
-    num_calls = len(inputs.current)
-    batch_size = max(min(options.batch_size, num_calls // _LEAST_BATCHES), _LEAST_BATCH_SIZE)
-    for rows in torch.randperm(num_calls).split(batch_size):  # type: ignore[no-untyped-call]  # torch's own
-        shown = torch.rand(len(rows), 1) >= options.context_dropout
-        logits = model(inputs.current[rows], inputs.history[rows], inputs.contexts[rows] * shown)
-        optimizer.zero_grad()
-        _loss(logits, inputs.targets[rows]).backward()  # type: ignore[no-untyped-call]  # torch's own
-        optimizer.step()
-
-
-def _loss_of(model: GraphNetwork, inputs: _Inputs) -> float:
-    model.eval()
-    with torch.no_grad():
-        return float(_loss(model(inputs.current, inputs.history, inputs.contexts), inputs.targets))
-
-
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over steps of each step's mean cross-entropy."""
-    losses = [
-        functional.cross_entropy(logits[:, step], targets[:, step], reduction="sum")
-        / (targets[:, step] != _IGNORED).sum().clamp(min=1)
-        for step in range(logits.shape[1])
-    ]
-    return torch.stack(losses).sum()
-
-
-def _standards(contexts: Floats) -> tuple[Floats, Floats]:
+def standards_of(contexts: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation of each dimension, where there are vectors, else 0 and 1."""
     present = contexts[~np.isnan(contexts).any(axis=1)].astype(np.float64)
     if not len(present):
@@ -175,7 +128,3 @@ def _matrix(num_rows: int, num_columns: int) -> nn.Parameter:
     """Uniform, as torch's own linear layers start."""
     bound = max(num_columns, 1) ** -0.5
     return nn.Parameter(torch.empty(num_rows, num_columns).uniform_(-bound, bound))
-
-
-def _arrays(model: GraphNetwork) -> dict[str, Floats]:
-    return {name: getattr(model, name).detach().numpy().copy() for name in WEIGHTS}

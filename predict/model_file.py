@@ -1,7 +1,7 @@
 """Trained predictors on disk: a safetensors file with all that is needed to use one.
 
-Its metadata holds, under ``pbkv``, a JSON object with the fields of `Facts`. The arrays of a ``graph`` are
-those of `pbkv.predict.network`; those of ``markov`` are counts (`pbkv.predict.saved`).
+Its metadata holds, under ``pbkv``, a JSON object with the fields of `Facts`. The arrays of a ``graph``
+or ``rgcn`` are those of `pbkv.predict.network`; those of ``markov`` are counts (`pbkv.predict.saved`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _EXPECTED = "a file made by `pbkv train`"
 class Facts:
     """What a file says of itself.
 
-    ``kind``: graph or markov:N. ``agents``: the columns, in order; END is the last one. ``context_kind``
-    and ``num_context_dims``: what a call must show (`pbkv.predict.context`). ``traces``: path, source,
-    digest and counts of each. ``split``: per cent, seed, and workflows in each part. ``training``: seed,
-    epochs and the like. ``accuracy``: by step, on the test part.
+    ``kind``: graph, rgcn or markov:N. ``agents``: the columns, in order; END is the last one.
+    ``context_kind`` and ``num_context_dims``: what a call must show (`pbkv.predict.context`). ``traces``:
+    path, source, digest and counts of each. ``split``: per cent, seed, and workflows in each part.
+    ``training``: seed, epochs and the like. ``accuracy``: by step, on the test part.
     """
 
     kind: str

@@ -5,6 +5,7 @@ oracle          the trace's own future (the ceiling)
 markov:N        learns while serving, from nothing
 markov:N:FILE   learnt beforehand
 graph:FILE      the paper's network
+rgcn:FILE       the same with relational graph layers
 FILE            whatever `pbkv train` has put into it
 FILE.py:CLASS   the user's own
 """
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from pbkv.predict.forecast import Predictor
 
 _EXPECTED = (
-    "none, oracle, markov:N (N the number of agents looked back at), markov:N:FILE, graph:FILE or FILE"
+    "none, oracle, markov:N (N the number of agents looked back at), markov:N:FILE, graph:FILE, rgcn:FILE "
+    "or FILE"
 )
 
 
@@ -51,7 +53,7 @@ def _named(name: str, num_steps: int) -> Predictor:
         if order.isdigit():
             kind = f"markov:{int(order)}"
             return load_predictor(Path(file), num_steps, kind) if file else Markov(int(order), num_steps)
-    elif kind == "graph" and rest:
+    elif kind in ("graph", "rgcn") and rest:
         return load_predictor(Path(rest), num_steps, kind)
     elif ".py:" in name:
         from pbkv.predict.own import own_predictor

@@ -1,6 +1,7 @@
 """The paper's network (§4.1, appendix B) in numpy: inference from trained arrays, no torch.
 
     H⁰ = embeddings,  Hˡ = ReLU([Hˡ⁻¹ ‖ A Hˡ⁻¹] Wˡᵀ) for l = 1, 2       A: row-normalised transitions
+    rgcn:             Hˡ = ReLU([Hˡ⁻¹ ‖ A Hˡ⁻¹ ‖ B Hˡ⁻¹] Wˡᵀ)           B: what went before, likewise
     h_cur = H²[v_t],  h_path = Σ_{i<t} α_i H²[v_i],  h_txt = ReLU(W_t x)
     α = softmax((W_q h_cur)ᵀ H²[v_i] / √d),  h_path = 0 at the first call
     logits = W₂ ReLU(W₁ [h_cur ‖ h_path ‖ h_txt] + b₁) + b₂,            K × (V + 1) of them
@@ -25,8 +26,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 WEIGHTS = (
     "embedding",  # [V, d]
-    "layer_1",  # [d, 2d]
-    "layer_2",  # [d, 2d]
+    "layer_1",  # [d, 2d]; rgcn [d, 3d]
+    "layer_2",  # [d, 2d]; rgcn [d, 3d]
     "query",  # [d, d]
     "text",  # [d_txt, |x|]
     "hidden_weight",  # [h, 2d + d_txt]
@@ -35,11 +36,12 @@ WEIGHTS = (
     "output_bias",  # [K (V + 1)]
 )
 FACTS = (
-    "transitions",  # [V, V]: A
+    "transitions",  # [V, V]: A; rgcn [2, V, V]: A and B
     "frequencies",  # [V]: share of the training calls that each agent made
     "context_mean",  # [|x|]
     "context_scale",  # [|x|]: standard deviations
 )
+RELATIONS = {"graph": 1, "rgcn": 2}  # kinds of networks, and by how many relations their layers mix agents
 _ROWS_AT_ONCE = 32  # larger products wake numpy's threads: four times slower on small cores
 _MOST_DEVIATIONS = 4.0
 
@@ -74,8 +76,9 @@ class Network:
     def agent_rows(self) -> Floats:
         """H², and below it the row of an unseen agent; shape [V + 1, d]."""
         rows = self.arrays["embedding"]
+        relations = self.arrays["transitions"].reshape(-1, self.num_agents, self.num_agents)
         for name in ("layer_1", "layer_2"):
-            joined = np.concatenate([rows, self.arrays["transitions"] @ rows], axis=1)
+            joined = np.concatenate([rows, *(relation @ rows for relation in relations)], axis=1)
             rows = np.maximum(joined @ self.arrays[name].T, 0.0)
         return np.concatenate([rows, self.arrays["frequencies"][None] @ rows])
 

@@ -1,4 +1,4 @@
-"""Predictors from files and into files: `graph` and offline `markov`."""
+"""Predictors from files and into files: `graph`, `rgcn` and offline `markov`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pbkv.predict.context import KINDS
 from pbkv.predict.graph import Graph
 from pbkv.predict.markov import Markov
 from pbkv.predict.model_file import Facts, read_model
-from pbkv.predict.network import FACTS, WEIGHTS, Network
+from pbkv.predict.network import FACTS, RELATIONS, WEIGHTS, Network
 from pbkv.traces.errors import ConfigError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -21,8 +21,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 def load_predictor(path: Path, num_steps: int, kind: str | None = None) -> Graph | Markov:
     """The predictor of ``path``, for its first ``num_steps`` steps.
 
-    Raises ConfigError if the file is not one of `pbkv train`, is of another ``kind`` (graph or markov:N)
-    or has fewer steps.
+    Raises ConfigError if the file is not one of `pbkv train`, is of another ``kind`` (graph, rgcn or
+    markov:N) or has fewer steps.
     """
     arrays, facts = read_model(path)
     if kind is not None and facts.kind != kind:
@@ -49,7 +49,7 @@ def markov_arrays(markov: Markov) -> Arrays:
 
 
 def _made(arrays: Arrays, facts: Facts, num_steps: int) -> Graph | Markov:
-    if facts.kind == "graph":
+    if facts.kind in RELATIONS:
         _check_shapes(arrays, facts)
         network = Network(arrays, facts.num_steps)
         return Graph(facts.agents, network, facts.context_kind, num_steps)
@@ -67,9 +67,11 @@ def _counts(arrays: Arrays) -> Iterator[tuple[Sequence[int], int, int, int]]:
 def _check_shapes(arrays: Arrays, facts: Facts) -> None:
     """Raises ValueError or KeyError for arrays of another number of agents, steps or dimensions."""
     num_agents, size = arrays["embedding"].shape
+    num_relations = RELATIONS[facts.kind]
+    square = (num_agents, num_agents)
     expected = {
         "embedding": (len(facts.agents), size),
-        "transitions": (num_agents, num_agents),
+        "transitions": square if num_relations == 1 else (num_relations, *square),
         "text": (arrays["text"].shape[0], facts.num_context_dims),
         "context_mean": (facts.num_context_dims,),
         "output_bias": (facts.num_steps * (num_agents + 1),),

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import pbkv
 from pbkv.predict.context import num_dims_of
-from pbkv.predict.examples import agents_of, columns_of, examples_of, path_of, transitions_of
+from pbkv.predict.examples import agents_of, columns_of, examples_of, path_of, relations_of
 from pbkv.predict.graph import Graph
 from pbkv.predict.markov import Markov
 from pbkv.predict.model_file import Facts
+from pbkv.predict.network import RELATIONS
 from pbkv.predict.saved import Arrays, markov_arrays
 from pbkv.traces.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from pbkv.predict.graph_train import TrainingOptions
+    from pbkv.predict.fitting import TrainingOptions
     from pbkv.predict.split import Split
     from pbkv.traces.schema import Workflow
 
@@ -42,12 +43,12 @@ class Trained:
 
 
 def check_kind(kind: str) -> None:
-    """Raises ConfigError for neither graph nor markov:N, TorchMissingError where graph cannot be trained."""
-    if kind == "graph":
+    """Raises ConfigError for no kind, TorchMissingError where a network cannot be trained."""
+    if kind in RELATIONS:
         if find_spec("torch") is None:
             raise TorchMissingError
     elif not (kind.startswith("markov:") and kind.removeprefix("markov:").isdigit()):
-        raise ConfigError("kind", kind, "graph or markov:N")
+        raise ConfigError("kind", kind, "graph, rgcn or markov:N")
 
 
 def context_kind_of(wanted: str, workflows: Sequence[Workflow]) -> str:
@@ -75,8 +76,12 @@ def train_graph(
     context_kind: str,
     options: TrainingOptions,
     report: Report = lambda epoch, loss: None,
+    kind: str = "graph",
 ) -> Trained:
-    """The paper's network: learns from the training part, ends where the stopping part's loss is least."""
+    """The paper's network, or the one with relational layers (``kind`` rgcn).
+
+    It learns from the training part, and ends where the stopping part's loss is least.
+    """
     from pbkv.predict.graph_train import train_network
 
     agents = agents_of(split.training)
@@ -86,11 +91,11 @@ def train_graph(
         for part in (split.training, split.stopping)
     )
     columns = columns_of(agents)
-    transitions = transitions_of([path_of(w, columns) for w in split.training], len(agents))
-    network, epoch = train_network(training, stopping, transitions, options, report)
+    relations = relations_of(kind, [path_of(w, columns) for w in split.training], len(agents))
+    network, epoch = train_network(training, stopping, relations, options, report)
     how = {name: getattr(options, name) for name in options.__dataclass_fields__}
     facts = Facts(
-        "graph",
+        kind,
         agents,
         num_steps,
         context_kind,

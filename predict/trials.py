@@ -12,7 +12,7 @@ from pbkv.predict.training import Trained, train_graph, train_markov
 from pbkv.traces.errors import TraceError
 
 if TYPE_CHECKING:
-    from pbkv.predict.graph_train import TrainingOptions
+    from pbkv.predict.fitting import TrainingOptions
     from pbkv.traces.reader import Trace
     from pbkv.traces.schema import Workflow
 
@@ -37,7 +37,7 @@ class Recipe:
             return train_markov(int(self.kind.removeprefix("markov:")), self.num_steps, split)
         if self.options is None:
             raise ValueError("a network needs options")
-        return train_graph(split, self.num_steps, self.context_kind, self.options, report)
+        return train_graph(split, self.num_steps, self.context_kind, self.options, report, self.kind)
 
     def with_seed(self, seed: int) -> Recipe:
         return replace(self, options=self.options and replace(self.options, seed=seed))

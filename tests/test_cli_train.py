@@ -65,6 +65,14 @@ def test_train_writes_a_file_with_all_that_it_needs(run: Run, trace: Path, tmp_p
     assert set(facts.agents) == Trace(trace).agents()
 
 
+def test_a_network_with_relational_layers_is_a_predictor(run: Run, trace: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rgcn.safetensors"
+    status, out, _ = run(trace, "-o", file, *QUICK, "--kind", "rgcn")
+    assert (status, "rgcn" in out) == (0, True)
+    (workflow, *_) = Trace(trace).workflows(with_context=True)
+    assert named_predictor(f"rgcn:{file}", 3).forecast(workflow, 0).shape == (3, 6)
+
+
 def test_equal_commands_write_equal_files(run: Run, trace: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one", "two")]
     for file in files:
@@ -93,7 +101,7 @@ def test_folds_seeds_and_curve(run: Run, trace: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-o", "x", "--kind", "tea"), "kind: got tea, expected graph or markov:N"),
+        (("-o", "x", "--kind", "tea"), "kind: got tea, expected graph, rgcn or markov:N"),
         (("-o", "x", "--split", "70,10"), "split"),
         (("-o", "x", "--split", "a,b,c"), "split"),
         (("-o", "x", "--steps", 0), "steps: got 0"),

@@ -17,7 +17,16 @@ from pbkv.predict.accuracy import Accuracy
 def test_it_writes_report_figure_and_numbers(tmp_path: Path) -> None:
     predictors.main(["--sizes", "16", "4", "8", "--seeds", "1", "2", "--sets", "--out", str(tmp_path)])
     report = (tmp_path / "predictors.md").read_text()
-    for name in ("graph", "linear probe on x", "kNN, k = 5, on x", "markov:3", "(0.935)"):
+    for name in (
+        "graph",
+        "rgcn",
+        "TCN, large",
+        "(0.889)",
+        "linear probe on x",
+        "kNN, k = 5, on x",
+        "markov:3",
+        "(0.935)",
+    ):
         assert name in report
     found = json.loads((tmp_path / "predictors.json").read_text())
     assert len(found["hover"]) == 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbkv.predict.graph import Graph
-from pbkv.predict.network import Floats, Network
+from pbkv.predict.network import RELATIONS, Floats, Network
 from pbkv.traces.errors import TraceError
 from tests.predict.twin import network_rows, workflow
 
@@ -16,14 +16,15 @@ AGENTS, STEPS, DIMS, SIZE = "abc", 2, 3, 4
 PATHS = st.lists(st.sampled_from("abcz"), min_size=1, max_size=9)  # z was not trained on
 
 
-def arrays(seed: int = 0, spread: float = 1.0) -> dict[str, Floats]:
-    """Random weights; a larger spread makes a sharper attention."""
+def arrays(seed: int = 0, spread: float = 1.0, network: str = "graph") -> dict[str, Floats]:
+    """Random weights of a network of that kind; a larger spread makes a sharper attention."""
+    num_relations = RELATIONS[network]
     rng = np.random.default_rng(seed)
     agents = len(AGENTS)
     shapes = {
         "embedding": (agents, SIZE),
-        "layer_1": (SIZE, 2 * SIZE),
-        "layer_2": (SIZE, 2 * SIZE),
+        "layer_1": (SIZE, (1 + num_relations) * SIZE),
+        "layer_2": (SIZE, (1 + num_relations) * SIZE),
         "query": (SIZE, SIZE),
         "text": (SIZE, DIMS),
         "hidden_weight": (SIZE, 3 * SIZE),
@@ -34,13 +35,14 @@ def arrays(seed: int = 0, spread: float = 1.0) -> dict[str, Floats]:
     }
     drawn = {name: spread * rng.standard_normal(shape) for name, shape in shapes.items()}
     drawn["context_scale"] = rng.uniform(0.5, 2.0, DIMS)
-    drawn["transitions"] = rng.dirichlet(np.ones(agents), agents)
+    shape = agents if num_relations == 1 else (num_relations, agents)
+    drawn["transitions"] = rng.dirichlet(np.ones(agents), shape)
     drawn["frequencies"] = rng.dirichlet(np.ones(agents))
     return {name: array.astype(np.float32) for name, array in drawn.items()}
 
 
-def graph(seed: int = 0, spread: float = 1.0, kind: str = "column") -> Graph:
-    return Graph(tuple(AGENTS), Network(arrays(seed, spread), STEPS), kind)
+def graph(seed: int = 0, spread: float = 1.0, kind: str = "column", network: str = "graph") -> Graph:
+    return Graph(tuple(AGENTS), Network(arrays(seed, spread, network), STEPS), kind)
 
 
 def vectors(num_calls: int, seed: int = 0) -> list[list[float]]:
@@ -48,13 +50,18 @@ def vectors(num_calls: int, seed: int = 0) -> list[list[float]]:
     return drawn
 
 
-@given(path=PATHS, seed=st.integers(0, 20), spread=st.sampled_from([0.3, 1.0, 2.0]))
-def test_it_computes_the_papers_formulas(path: list[str], seed: int, spread: float) -> None:
+@given(
+    path=PATHS,
+    seed=st.integers(0, 20),
+    spread=st.sampled_from([0.3, 1.0, 2.0]),
+    network=st.sampled_from(list(RELATIONS)),
+)
+def test_it_computes_the_papers_formulas(path: list[str], seed: int, spread: float, network: str) -> None:
     contexts = vectors(len(path), seed)
-    table = graph(seed, spread).table(workflow(path, contexts))
+    table = graph(seed, spread, network=network).table(workflow(path, contexts))
     rows = [("abcz").index(agent) for agent in path]
     for position, x in enumerate(contexts):
-        expected = network_rows(arrays(seed, spread), rows[: position + 1], np.array(x), STEPS)
+        expected = network_rows(arrays(seed, spread, network), rows[: position + 1], np.array(x), STEPS)
         np.testing.assert_allclose(table[position], expected, atol=2e-4)
 
 

@@ -55,6 +55,16 @@ def test_a_network_comes_back_as_it_was(file: Path) -> None:
     assert read_model(file)[1] == replace(FACTS, agents=list(AGENTS), traces=[], accuracy=[])
 
 
+def test_so_does_one_with_relational_layers(tmp_path: Path) -> None:
+    path, one = tmp_path / "rgcn.safetensors", workflow("abca", vectors(4))
+    write_model(path, arrays(network="rgcn"), replace(FACTS, kind="rgcn"))
+    for name in (f"rgcn:{path}", str(path)):
+        rows = named_predictor(name, STEPS).forecast(one, 3)
+        np.testing.assert_array_equal(rows, graph(network="rgcn").forecast(one, 3))
+    with pytest.raises(ConfigError, match="of kind rgcn, expected kind graph"):
+        named_predictor(f"graph:{path}", STEPS)
+
+
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_markov_comes_back_as_it_was(tmp_path: Path, order: int) -> None:
     path = tmp_path / "markov.safetensors"
@@ -110,6 +120,10 @@ def _without_an_array(path: Path) -> None:
     write_model(path, {n: a for n, a in arrays().items() if n != "query"}, FACTS, force=True)
 
 
+def _with_other_relations(path: Path) -> None:
+    write_model(path, arrays(network="rgcn"), FACTS, force=True)
+
+
 def _of_another_kind(path: Path) -> None:
     write_model(path, arrays(), replace(FACTS, kind="tea-leaves"), force=True)
 
@@ -125,6 +139,7 @@ def _of_another_kind(path: Path) -> None:
         (_of_the_future, "format 9, expected format 1"),
         (_other_agents_than_arrays, "do not fit"),
         (_without_an_array, "do not fit"),
+        (_with_other_relations, "do not fit"),
         (_of_another_kind, "do not fit"),
     ],
 )

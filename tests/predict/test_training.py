@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pbkv.predict.accuracy import measured
-from pbkv.predict.examples import examples_of, targets_of, transitions_of
+from pbkv.predict.examples import examples_of, relations_of, targets_of
 from pbkv.predict.network import history_of
 from pbkv.predict.split import Split
 from pbkv.predict.training import Trained, train_graph, train_markov
@@ -14,7 +14,8 @@ from pbkv.traces.schema import Workflow
 from tests.predict.twin import workflow
 
 torch = pytest.importorskip("torch", reason="training needs torch (pip install 'pbkv[torch]')")
-from pbkv.predict.graph_train import GraphNetwork, TrainingOptions, train_network  # noqa: E402
+from pbkv.predict.fitting import TrainingOptions  # noqa: E402
+from pbkv.predict.graph_train import GraphNetwork, train_network  # noqa: E402
 
 TINY = TrainingOptions(size=8, num_epochs=15, batch_size=32, learning_rate=0.02)
 
@@ -45,12 +46,13 @@ def trained(seed: int = 0, kind: str = "column") -> Trained:
     return train_graph(parts(), 2, kind, replace(TINY, seed=seed))
 
 
-def test_torch_and_numpy_give_the_same_forecasts() -> None:
+@pytest.mark.parametrize("kind", ["graph", "rgcn"])
+def test_torch_and_numpy_give_the_same_forecasts(kind: str) -> None:
     agents, workflows = ["a", "b", "c"], toy(12)
     examples = examples_of(workflows, agents, 3, "column", 2)
-    transitions = transitions_of([examples.current], 3)
-    network, _ = train_network(examples, examples, transitions, TINY)
-    model = GraphNetwork(torch.from_numpy(transitions), 2, 3, TINY).eval()
+    relations = relations_of(kind, [examples.current], 3)
+    network, _ = train_network(examples, examples, relations, TINY)
+    model = GraphNetwork(torch.from_numpy(relations), 2, 3, TINY).eval()
     state = {name: torch.from_numpy(array) for name, array in network.arrays.items()}
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     standard = network.standardised(examples.contexts)
@@ -106,8 +108,11 @@ def test_agents_met_only_after_training_do_not_disturb_it() -> None:
 
 
 def test_transitions_are_shares_of_what_followed() -> None:
-    rows = transitions_of([np.array([0, 1, 0, 2]), np.array([0, 1])], 3)
-    np.testing.assert_allclose(rows, np.array([[0, 2 / 3, 1 / 3], [1, 0, 0], [0, 0, 0]]), rtol=1e-6)
+    paths = [np.array([0, 1, 0, 2]), np.array([0, 1])]
+    followed = np.array([[0, 2 / 3, 1 / 3], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(relations_of("graph", paths, 3), followed, rtol=1e-6)
+    preceded = np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(relations_of("rgcn", paths, 3), np.stack([followed, preceded]), rtol=1e-6)
 
 
 def test_a_history_counts_earlier_calls_only() -> None:

@@ -68,8 +68,16 @@ def network_rows(
     """The forecast after the calls of ``path``, the last of which shows ``x``: paper §4.1, line by line."""
     a = {name: array.astype(np.float64) for name, array in arrays.items()}
     rows = a["embedding"]
+    relations = a["transitions"] if a["transitions"].ndim == 3 else a["transitions"][None]
     for layer in ("layer_1", "layer_2"):
-        rows = relu(np.concatenate([rows, a["transitions"] @ rows], axis=1) @ a[layer].T)
+        own, *others = np.split(a[layer], 1 + len(relations), axis=1)  # W of the agent, and one a relation
+        sums = [own @ row for row in rows]
+        for relation, matrix in zip(relations, others, strict=True):
+            for agent, weights in enumerate(relation):
+                sums[agent] = sums[agent] + matrix @ sum(
+                    w * row for w, row in zip(weights, rows, strict=True)
+                )
+        rows = relu(np.array(sums))
     rows = np.concatenate([rows, a["frequencies"][None] @ rows])  # an unseen agent: the mean of the known
     here, past = rows[path[-1]], rows[list(path[:-1])]
     h_path = np.zeros_like(here)
