@@ -10,7 +10,7 @@ import numpy as np
 
 from pbkv.analysis.intervals import FloatArray, Interval, ratio_interval
 from pbkv.analysis.load import Cell
-from pbkv.analysis.metrics import matched, values
+from pbkv.analysis.metrics import matched, values, weights
 from pbkv.analysis.style import FAINT, Target, look_of, new_figure, save
 from pbkv.analysis.view import View
 from pbkv.traces.errors import ConfigError
@@ -88,15 +88,18 @@ def _agreement(simulated: View, mine: Cell, replayed: View, theirs: Cell) -> Agr
         both = matched(left, right, measure)
         new, old = values(both, measure), values(both, measure, "_baseline")
         ratios[measure] = ratio_interval(new, old)
-        totals = [(old, "num_prompt_tokens_baseline"), (new, "num_prompt_tokens")]
-        is_share = measure == "hit_ratio"
-        simulated_mean, replayed_mean = (
-            float(part.sum() / (both[tokens].sum() if is_share else len(both))) for part, tokens in totals
+        means[measure] = (
+            _mean(old, weights(both, measure, "_baseline")),
+            _mean(new, weights(both, measure)),
         )
-        means[measure] = (simulated_mean, replayed_mean)
     both = matched(left, right, "jct_s")
     latencies = both[["jct_s_baseline", "jct_s"]].to_numpy(np.float64)
     return Agreement(mine, simulated.world.name, ratios, means, latencies)
+
+
+def _mean(part: FloatArray, weighed: FloatArray) -> float:
+    """NaN where no workflow defines the measure in both worlds."""
+    return float(part.sum() / weighed.sum()) if len(part) else float("nan")
 
 
 def _rows(view: View, cell: Cell) -> pd.DataFrame:

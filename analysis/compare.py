@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pbkv.analysis.engines import SIMULATE, engine_of
 from pbkv.analysis.intervals import CONFIDENCE, FloatArray
 from pbkv.analysis.load import Cell, Run, Setting, load
 from pbkv.analysis.metrics import by_workflow, check_measure, matched, values, weights
+from pbkv.analysis.sides import check_same_traces
 from pbkv.analysis.worlds import selected
 from pbkv.traces.errors import ConfigError
 
@@ -30,7 +32,8 @@ LOWER_IS_BETTER = {"jct_s", "ttft_s", "tpot_s"}
 class Comparison:
     """One measure of one setting: means of A and B, and B / A from ``low`` to ``high``.
 
-    The interval is None for a single workflow. ``num_workflows`` counts pairs over all seeds.
+    The interval is None for a single workflow. ``num_workflows`` counts pairs over all seeds,
+    ``num_unpaired`` the workflows that only one side has. Where the engines differ, so may the ratio for it.
     """
 
     measure: str
@@ -43,6 +46,9 @@ class Comparison:
     ratio: float
     low: float | None
     high: float | None
+    num_unpaired: int = 0
+    engine_a: str = SIMULATE
+    engine_b: str = SIMULATE
 
     def is_worse(self, margin: float) -> bool:
         """Whether the whole interval says that B is worse than A by more than ``margin`` (0.02: 2 %)."""
@@ -74,10 +80,12 @@ def _cut(text: str) -> tuple[str, str]:
 def compare(a: Run, b: Run, measures: Sequence[str], seed: int = 0) -> list[Comparison]:
     """Every setting that both have, in the order of A, each measure of it; equal seeds give equal results.
 
-    Raises ConfigError for an unknown measure, and where no cell or no workflow of the two is a pair.
+    Raises ConfigError for an unknown measure, and where no cell or no workflow of the two is a pair;
+    TraceError for runs of different traces.
     """
     for measure in measures:
         check_measure(measure)
+    check_same_traces(a, b)
     pairs = _pairs(a.cells, b.cells)
     if not pairs:
         raise ConfigError("runs", f"{a.path} and {b.path}", "a setting and seed that both have")
@@ -86,8 +94,26 @@ def compare(a: Run, b: Run, measures: Sequence[str], seed: int = 0) -> list[Comp
     for group in pairs:
         rows = [(frames[0][mine.cell], frames[1][other.cell]) for mine, other in group]
         settings = (group[0][0].setting, group[0][1].setting)
-        found += [_compared(measure, *settings, rows, seed) for measure in measures]
+        num_unpaired = _num_unpaired(rows)
+        found += [
+            replace(
+                _compared(measure, *settings, rows, seed),
+                num_unpaired=num_unpaired,
+                engine_a=engine_of(a.config),
+                engine_b=engine_of(b.config),
+            )
+            for measure in measures
+        ]
     return found
+
+
+def _num_unpaired(rows: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> int:
+    """Workflows that one side has alone. Raises ConfigError where none is on both."""
+    sides = [[set(side["workflow_id"]) for side in pair] for pair in rows]
+    if not any(mine & theirs for mine, theirs in sides):
+        examples = " and ".join(repr(min(ids, default="none")) for ids in sides[0])
+        raise ConfigError("workflow ids", examples, "at least one that both runs have")
+    return sum(len(mine ^ theirs) for mine, theirs in sides)
 
 
 def _pairs(a: Sequence[Cell], b: Sequence[Cell]) -> list[list[tuple[Cell, Cell]]]:
@@ -122,7 +148,8 @@ def _compared(
     pairs = [matched(theirs, mine, measure) for mine, theirs in rows]
     count = sum(map(len, pairs))
     if not count:
-        raise ConfigError("workflows", f"none with {measure} in both", "at least one that both have")
+        expected = "a measure that some workflow has in both runs"
+        raise ConfigError("measure", f"{measure}, which one of the runs does not know", expected)
     sides = [[values(both, measure, suffix) for both in pairs] for suffix in ("_baseline", "")]
     weighed = [[weights(both, measure, suffix) for both in pairs] for suffix in ("_baseline", "")]
     mean_a, mean_b = (_mean(side, weight) for side, weight in zip(sides, weighed, strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 from pbkv.analysis.decision_logs import LOGS, LogMatch, entries_of, match
 from pbkv.analysis.load import Cell, Run, Setting
 from pbkv.analysis.ranking import Ranking, rank
+from pbkv.analysis.sides import check_same_traces
 from pbkv.analysis.sums import HIT_CLASSES
 from pbkv.traces.errors import ConfigError, TraceError
 
@@ -107,7 +108,7 @@ def compare(simulated: Run, replays: Sequence[Run], *, baseline: str = "lru") ->
     that is in no cell (of the default it is no error: there are no speedups then).
     """
     for run in replays:
-        _check_same_trace(simulated, run)
+        check_same_traces(simulated, run)
     known = [_by_key(run) for run in (simulated, *replays)]
     keys = [key for key in known[0] if all(key in cells for cells in known)]
     if not keys:
@@ -281,17 +282,6 @@ def cell_in_words(setting: Setting, seed: int) -> str:
 def _is_cpu(run: Run) -> bool:
     device = run.config.get("device")
     return isinstance(device, dict) and device.get("type") == "cpu"
-
-
-def _check_same_trace(one: Run, other: Run) -> None:
-    expected, found = _digests(one), _digests(other)
-    if expected and found and expected != found:
-        raise TraceError(other.path, "trace", found, f"the trace of {one.path}: {', '.join(expected)}")
-
-
-def _digests(run: Run) -> list[str]:
-    traces = run.config.get("trace", [])
-    return [str(trace.get("digest", ""))[:12] for trace in traces if isinstance(trace, dict)]
 
 
 def _relative(difference: float, whole: float) -> float:

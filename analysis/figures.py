@@ -188,6 +188,9 @@ def _stacked_classes(axes: Axes, cells: Sequence[CellSummary]) -> None:
         if name in ("gpu_hit", "evicted"):
             _write_inside(axes, widths, left)
         left = left + widths
+    for row, cell in enumerate(cells):
+        if cell.gpu_hit_ratio is None:
+            axes.text(2, row, "not known", va="center", size=9)
     axes.set(xlim=(0, 100), xlabel="share of prompt tokens (%)")
     axes.tick_params(axis="y", length=0)
 

@@ -17,6 +17,7 @@ from pbkv.analysis.labels import shared
 from pbkv.analysis.metrics import MISS_REASONS
 from pbkv.analysis.numbers import next_agent, own_evictions, prefetch_of
 from pbkv.analysis.parts import folded, note, picture, table
+from pbkv.analysis.summary import CellSummary
 from pbkv.analysis.view import View
 from pbkv.analysis.worlds import traces_of
 from pbkv.traces.errors import ConfigError
@@ -69,14 +70,15 @@ def _course(view: View) -> Html | None:
     return folded("Course of the run", "hit ratio, occupancy, link", drawn)
 
 
-def _misses(view: View) -> Html:
+def _misses(view: View) -> Html | None:
     rows = [
-        Row(cell.setting.label, cell.setting.policy, {name: _mean(cell, name) for name in MISS_REASONS})
+        Row(cell.setting.label, cell.setting.policy, missed)
         for cell in view.at(view.focus)
+        if (missed := _missed(cell))
     ]
     where = shared([view.focus.load])
     alt = "Shares of prompt tokens missed, by reason and policy"
-    drawn: list[Child] = [picture(partial(misses, rows, subtitle=where), alt)]
+    drawn: list[Child] = [picture(partial(misses, rows, subtitle=where), alt)] if rows else []
     found = {cell.setting.policy: ages(view.world.run, cell) for cell in view.first_cells}
     if any(found.values()):
         alt = "Ages of cached prefixes when evicted, when found and when missed, by policy"
@@ -87,6 +89,8 @@ def _misses(view: View) -> Html:
         drawn.append(
             note(f"Evicted for the need of the same workflow, of the calls that missed so: {listed}.")
         )
+    if not drawn:  # a server says nothing of what it evicted
+        return None
     return folded("What was missed, and why", "reasons, ages of what was evicted and found", drawn)
 
 
@@ -98,9 +102,10 @@ _AGES = (
 )
 
 
-def _mean(cell: object, name: str) -> float:
-    ratio = getattr(cell, f"{name}_ratio")
-    return 0.0 if ratio is None else float(ratio.mean)
+def _missed(cell: CellSummary) -> dict[str, float]:
+    """Of the prompt tokens, the share of each reason; empty where one is not known."""
+    ratios = {name: getattr(cell, f"{name}_ratio") for name in MISS_REASONS}
+    return {} if None in ratios.values() else {name: ratio.mean for name, ratio in ratios.items()}
 
 
 def _prefetch(view: View) -> Html | None:

@@ -56,12 +56,12 @@ def ratio_interval(
     """Σ numerators / Σ denominators (both shape (n,)) with the ratio estimator's interval.
 
     Linearised: the residuals y − R·x take the place of the deviations (Cochran, Sampling Techniques,
-    §2.11). None if the denominators sum to zero.
+    §2.11). None if the denominators sum to zero, or where a value is not known (NaN).
     """
     count, total = len(denominators), float(np.sum(denominators))
-    if total == 0:
+    ratio = float(np.sum(numerators)) / total if total else math.nan
+    if math.isnan(ratio):
         return None
-    ratio = float(np.sum(numerators)) / total
     if count == 1:
         return Interval(ratio, None, 1)
     residuals = numerators - ratio * denominators

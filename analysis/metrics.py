@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pbkv.analysis.intervals import CONFIDENCE, FloatArray, Interval, mean_interval, ratio_interval
 from pbkv.analysis.load import Cell, Run, Setting
@@ -146,12 +147,13 @@ def _pair(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str, confidence
 def matched(policy: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> pd.DataFrame:
     """What the measure needs of two cells (rows of `by_workflow`), by workflow; the latter's ``…_baseline``.
 
-    Workflows that only one has, or defines the measure for, are left out.
+    Workflows that only one has, or defines the measure for, are left out; so is one whose tokens are
+    not known, as of a server that does not say what it had cached.
     """
     columns = ["workflow_id", "num_prompt_tokens", *_columns_of(measure)]
     theirs = baseline[columns]
     both = policy[columns].merge(theirs, "inner", "workflow_id", suffixes=("", "_baseline"), validate="1:1")
-    return both.dropna(subset=[measure, f"{measure}_baseline"]) if measure in _TIMES else both
+    return both.dropna()
 
 
 def weights(both: pd.DataFrame, measure: str, suffix: str = "") -> FloatArray:
@@ -223,9 +225,14 @@ def _frame(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
 
 
 def _cell_frame(cell: Cell, sums: WorkflowSums) -> pd.DataFrame:
-    counts = {name: sums[name].astype(np.int64) for name in SUMS if name.startswith("num_")}
+    counts = {name: _whole(sums[name]) for name in SUMS if name.startswith("num_")}
     frame = pd.DataFrame({"cell": cell.cell, "seed": cell.seed, "workflow_id": sums.workflow_ids, **counts})
     frame = frame.assign(**asdict(cell.setting)).astype({"concurrency": "Int64"})
     frame["ttft_s"] = sums.mean("ttft_s", "num_ttft_calls")
     frame["tpot_s"] = sums.mean("tpot_s", "num_tpot_calls")
     return frame
+
+
+def _whole(counts: FloatArray) -> FloatArray | NDArray[np.int64]:
+    """Counts as integers; as they are where some are not known (NaN)."""
+    return counts.astype(np.int64) if np.isfinite(counts).all() else counts

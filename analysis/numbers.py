@@ -45,7 +45,7 @@ def numbers(view: View) -> dict[str, Any]:
         "focus": _focus(view),
         "next_agent": next_agent(view),
     }
-    cleaned: dict[str, Any] = _clean(found)
+    cleaned: dict[str, Any] = clean(found)
     return cleaned
 
 
@@ -165,14 +165,14 @@ def _interval(name: str, interval: Interval | None) -> dict[str, float | None]:
     return {name: None if interval is None else interval.mean, f"{name}_half": half}
 
 
-def _clean(value: Any) -> Any:
-    """Arrays as lists, and null for what is not finite: JSON has no NaN."""
+def clean(value: Any) -> Any:
+    """For JSON: arrays as lists, and null for what is not finite: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _clean(value.tolist())
+        return clean(value.tolist())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_clean(item) for item in value]
+        return [clean(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -10,10 +10,12 @@ from typing import Any
 
 import pbkv
 from pbkv.analysis.agreement import agreements
+from pbkv.analysis.engines import engine_in_words
 from pbkv.analysis.folded import agreement_section, folded_sections
 from pbkv.analysis.html import Child, Html, element, script_data
-from pbkv.analysis.numbers import numbers
+from pbkv.analysis.numbers import clean, numbers
 from pbkv.analysis.page_style import CSS
+from pbkv.analysis.parts import note
 from pbkv.analysis.sections import memory_section, policies_section, times_section, verdict_section
 from pbkv.analysis.view import View, view_of
 from pbkv.analysis.words import headline
@@ -41,7 +43,7 @@ def report_numbers(views: Sequence[View]) -> dict[str, Any]:
     return {
         "pbkv_version": pbkv.__version__,
         "worlds": [numbers(view) for view in views],
-        "replayed_against_simulated": [found.to_dict() for found in agreements(views)],
+        "replayed_against_simulated": [clean(found.to_dict()) for found in agreements(views)],
     }
 
 
@@ -91,7 +93,18 @@ def _contents(views: Sequence[View]) -> Html | None:
         element("li", element("a", view.world.name, href=f"#world-{at}"), f": {headline(view.verdicts)}")
         for at, view in enumerate(views)
     ]
-    return element("nav", element("ul", lines))
+    return element("nav", element("ul", lines), [note(text) for text in engine_notes(views)])
+
+
+def engine_notes(views: Sequence[View]) -> list[str]:
+    """What to say where runs of several engines stand side by side without a cell in common."""
+    engines = dict.fromkeys(engine_in_words(view.world.configs[0]) for view in views)
+    if len(engines) < 2 or agreements(views):
+        return []
+    return [
+        f"runs of several engines ({', '.join(engines)}) stand side by side, and no cell is in two of them: "
+        "their numbers are not to be compared (`pbkv fidelity` wants the same trace, sizes and load)"
+    ]
 
 
 def _world(view: View, is_one_of_many: bool) -> list[Child]:

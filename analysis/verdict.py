@@ -135,11 +135,14 @@ def word_of(lost: Interval | None, gains: Sequence[Gain], infinite: Gain | None)
 
 
 def lost_ratio(frame: pd.DataFrame, cells: Sequence[Cell]) -> Interval | None:
-    """Of the prompt tokens of ``cells`` (seeds of one setting), those that had left the GPU."""
+    """Of the prompt tokens of ``cells`` (seeds of one setting), those that had left the GPU.
+
+    None where that is not known: a server does not say.
+    """
     found = []
     for cell in cells:
         mine = frame[frame["cell"] == cell.cell]
-        lost = mine[[f"num_{name}_tokens" for name in LOST_CLASSES]].sum(axis=1).to_numpy(np.float64)
+        lost = mine[[f"num_{name}_tokens" for name in LOST_CLASSES]].to_numpy(np.float64).sum(axis=1)
         found.append(ratio_interval(lost, mine["num_prompt_tokens"].to_numpy(np.float64)))
     if len(found) == 1:
         return found[0]

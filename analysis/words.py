@@ -70,7 +70,10 @@ def _capacity_bound(verdict: Verdict) -> list[str]:
 
 
 def _undecided(verdict: Verdict) -> list[str]:
-    parts = [f"Under {verdict.baseline} {_lost(verdict.lost_ratio)}."]
+    if verdict.lost_ratio is None:  # a server
+        parts = ["Nothing is known of the prompts' tokens: what was found, and what had left the GPU."]
+    else:
+        parts = [f"Under {verdict.baseline} {_lost(verdict.lost_ratio)}."]
     if verdict.best is None:
         if verdict.infinite is not None:
             parts.append(f"An infinite cache {_gains(verdict.infinite)}.")

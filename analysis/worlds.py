@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pbkv.analysis.engines import SIMULATE, engine_in_words, engine_of
 from pbkv.analysis.load import Cell, Run, Setting, load
 from pbkv.traces.errors import TraceError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SIMULATED, REPLAYED = "simulation", "replay"
 
 # Settings that a cell has of its own, or that change nothing of what is measured.
 _OF_CELLS = {
@@ -47,15 +46,20 @@ class World:
     """
 
     name: str
-    engine: str
     run: Run
     configs: Sequence[Mapping[str, Any]]
     paths: Sequence[Path]
     num_repeated: int = 0
 
     @property
+    def engine(self) -> str:
+        """simulate, replay or openai."""
+        return engine_of(self.configs[0])
+
+    @property
     def is_replay(self) -> bool:
-        return self.engine == REPLAYED
+        """Whether a real engine acted: one of ours, or a server."""
+        return self.engine != SIMULATE
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -131,7 +135,6 @@ def _world(runs: Sequence[Run]) -> World:
     config = runs[0].config
     return World(
         _name(config),
-        str(config.get("engine", SIMULATED)),
         runs[0] if len(runs) == 1 and len(found) == num_cells else _joined(runs, list(found.values())),
         [run.config for run in runs],
         [run.path for run in runs],
@@ -158,7 +161,7 @@ def _entry(run: Run, cell: Cell) -> Mapping[str, Any]:
 def _key(config: Mapping[str, Any]) -> str:
     """What cells must share to be compared, as text."""
     rules = {name: value for name, value in _dict(config, "settings").items() if name not in _OF_CELLS}
-    parts = [config.get("engine", SIMULATED), _digests(config), config.get("profile"), rules]
+    parts = [engine_of(config), _digests(config), config.get("profile"), rules]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -181,7 +184,7 @@ def _name(config: Mapping[str, Any]) -> str:
     names = [Path(str(trace.get("path", ""))).name.split(".")[0] for trace in traces_of(config)]
     profile = str(_dict(config, "profile").get("name", ""))
     name = " on ".join(filter(None, [" + ".join(filter(None, names)), profile])) or "unnamed trace"
-    return f"{name}, replayed" if config.get("engine") == REPLAYED else name
+    return name if engine_of(config) == SIMULATE else f"{name}, {engine_in_words(config)}"
 
 
 def _told_apart(worlds: Sequence[World]) -> list[World]:
@@ -196,10 +199,15 @@ def _told_apart(worlds: Sequence[World]) -> list[World]:
 
 
 def _difference(world: World, others: Sequence[World]) -> str:
-    mine = _flat(_dict(world.configs[0], "settings"))
-    theirs = [_flat(_dict(other.configs[0], "settings")) for other in others]
+    mine = flat_rules(world.configs[0])
+    theirs = [flat_rules(other.configs[0]) for other in others]
     names = [name for name in mine if any(other.get(name) != mine[name] for other in theirs)]
     return ", ".join(f"{name.rpartition('.')[2]} {mine[name]}" for name in names)
+
+
+def flat_rules(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of run.json that are no cell's own, by dotted name."""
+    return _flat(_dict(config, "settings"))
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -90,8 +90,13 @@ class PolicyOptions:
     prefill_cost: PrefillCost = PrefillCost()  # noqa: RUF009 - immutable
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rho <= 1:
-            raise ConfigError("rho", self.rho, "a share from 0 to 1")
+        if self.num_steps < 1:
+            raise ConfigError("num_steps", self.num_steps, "a number ≥ 1")
+        if not 0 <= self.gamma <= 1:
+            raise ConfigError("gamma", self.gamma, "a number from 0 to 1")
+        for name in ("noise", "rho"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(name, getattr(self, name), "a share from 0 to 1")
         if self.inherit not in ("none", "learned", "all"):
             raise ConfigError("inherit", self.inherit, "none, learned or all")
         if not self.pause_limit_s > 0:

@@ -31,7 +31,7 @@ def report(
     json_output: _Json = False,
 ) -> None:
     """Write RUN… as one HTML page that needs nothing else: verdict, tables, figures."""
-    from pbkv.analysis.report import report_numbers, views_of, write_report
+    from pbkv.analysis.report import engine_notes, report_numbers, views_of, write_report
     from pbkv.analysis.words import headline
 
     if json_output and output is None:
@@ -44,6 +44,8 @@ def report(
         return
     for view in views:
         typer.echo(f"{view.world.name}: {headline(view.verdicts)}")
+    for note in engine_notes(views):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(f"report: {page}")
 
 
@@ -69,16 +71,22 @@ def compare(
 
     from pbkv.analysis.compare import compare as compared
     from pbkv.analysis.compare import open_side
+    from pbkv.analysis.sides import differing_engines, notes
 
     margin = None if fail_if_worse is None else _share("--fail-if-worse", fail_if_worse)
-    found = compared(open_side(a), open_side(b), measure, seed)
+    runs = open_side(a), open_side(b)
+    found = compared(*runs, measure, seed)
     worse = [] if margin is None else [comparison for comparison in found if comparison.is_worse(margin)]
+    engines = differing_engines(*runs)
     if json_output:
         _print_json([{**asdict(comparison), "is_worse": comparison in worse} for comparison in found])
+        for note in notes(*runs):
+            typer.echo(f"note: {note}", err=True)
     else:
-        _print_comparisons(found, worse)
+        _print_comparisons(found, worse, notes(*runs))
     if worse:
-        typer.echo(f"worse by more than {fail_if_worse}: {len(worse)} of {len(found)}", err=True)
+        also = f" ({engines})" if engines else ""
+        typer.echo(f"worse by more than {fail_if_worse}: {len(worse)} of {len(found)}{also}", err=True)
         raise typer.Exit(_WORSE)
 
 
@@ -116,10 +124,14 @@ def _share(option: str, text: str) -> float:
 def _print_json(found: object) -> None:
     import json
 
-    typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    from pbkv.analysis.numbers import clean
+
+    typer.echo(json.dumps(clean(found), indent=1, ensure_ascii=False))
 
 
-def _print_comparisons(found: Sequence[Comparison], worse: Sequence[Comparison]) -> None:
+def _print_comparisons(
+    found: Sequence[Comparison], worse: Sequence[Comparison], notes: Sequence[str]
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -141,6 +153,10 @@ def _print_comparisons(found: Sequence[Comparison], worse: Sequence[Comparison])
     console.print(Text(" · ".join(title), style="bold"))
     console.print(table)
     console.print("paired by workflow, bootstrap; n: pairs of workflows", style="dim")
+    if most := max(row.num_unpaired for row in found):
+        notes = [*notes, f"up to {most:,} workflows of a setting are on one side only and left out"]
+    for note in notes:
+        console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
 
 
 def _names(found: Sequence[Comparison]) -> list[tuple[str, str, str]]:
@@ -169,4 +185,6 @@ def _texts(comparison: Comparison) -> list[str]:
 
 
 def _change(ratio: float) -> str:
+    if ratio != ratio:  # NaN: of nothing, as of a hit ratio of 0
+        return "–"
     return f"{100 * (ratio - 1):+.1f}%"

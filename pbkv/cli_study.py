@@ -43,10 +43,13 @@ def sweep(
     """Simulate every combination of SCENARIO's settings; one Parquet data set, a row a cell."""
     from pbkv.console import command_line
     from pbkv.study.dataset import content_digest
+    from pbkv.study.policies import unused_options
     from pbkv.study.scenario import read_scenario
     from pbkv.study.sweep import sweep as run_sweep
 
     read, where = read_scenario(scenario), _where(workers, ray)
+    if unused := unused_options(read.policies):
+        print(f"warning: {scenario}: {', '.join(unused)}: no policy there uses it", file=sys.stderr)
     started_at_s = perf_counter()
     with _progress("sweep", output) as report:
         result = run_sweep(

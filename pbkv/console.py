@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pbkv.traces.reader import Trace
 
 _PACKAGES = ("simpy", "numpy", "pandas", "pyarrow", "typer", "rich", "matplotlib", "safetensors")
+_OPTION_NAMES = {"num_steps": "steps"}  # of the command line, where it is another
 _TORCH_PACKAGES = ("torch", "transformers")
 
 
@@ -79,6 +80,14 @@ def send_to(
     _run_to(run, "replay", traces, settings, output, force)
 
 
+def _warn_of_unused(settings: RunSettings) -> None:
+    """Name on stderr the options that were given and change nothing."""
+    unused = [_OPTION_NAMES.get(name, name).replace("_", "-") for name in settings.unused_options()]
+    if unused:
+        policies = ", ".join(settings.policies)
+        print(f"warning: --{', --'.join(unused)}: not used by {policies}", file=sys.stderr)
+
+
 def _run_to(
     run: Callable[..., list[CellResult]],
     title: str,
@@ -87,6 +96,7 @@ def _run_to(
     output: Path,
     force: bool,
 ) -> None:
+    _warn_of_unused(settings)
     num_calls, num_cells = sum(trace.num_calls for trace in traces), len(settings.cells())
     with progress_of_calls(title, num_calls * num_cells) as advance:
 

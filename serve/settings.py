@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.named import capacity_of, make_policy
+from pbkv.cache.options_used import unused_options
 from pbkv.cache.policy import PolicyOptions
 from pbkv.serve.config import EngineConfig
 from pbkv.serve.faults import Faults
@@ -82,8 +83,16 @@ class RunSettings:
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ConfigError(name, list(given), "each value once")
+        self.policy_options.make_predictor()  # raises, whether a policy asks it or not
         for policy in self.policies:
             make_policy(policy, 0, self.policy_options)
+
+    def unused_options(self) -> list[str]:
+        """Options of policies that are not as by default and change nothing, as no policy uses them."""
+        unused = unused_options(self.policy_options, self.policies)
+        reserves = self.prefill_reserve_tokens is not None
+        prefetches = any(make_policy(name, 0, self.policy_options).prefetch for name in self.policies)
+        return [*unused, "prefill_reserve_tokens"] if reserves and not prefetches else unused
 
     @property
     def shows_trace_vectors(self) -> bool:

@@ -12,6 +12,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from pbkv.cache.config import WriteMode
+from pbkv.cache.named import INFINITE
 from pbkv.cache.policy import PolicyOptions
 from pbkv.study.cells import simulated, text_of
 from pbkv.traces.errors import InputError
@@ -46,6 +47,11 @@ class Policy:
     @property
     def label(self) -> str:
         return f"{self.name} · {self.variant}" if self.variant else self.name
+
+    @property
+    def has_no_limit(self) -> bool:
+        """Whether its cache is infinite: no size of a tier changes anything."""
+        return self.name.partition("+")[0] == INFINITE
 
 
 @dataclass(frozen=True, slots=True)

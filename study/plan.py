@@ -105,7 +105,8 @@ class Line:
 class Answer:
     """What a policy needs: the point, the line that found its GPU tier, and the one of its host tier if any.
 
-    ``point`` None: the targets are not met with the most memory.
+    ``point`` None: the targets are not met with the most memory. An infinite cache has no size to be found:
+    its point says what memory without end gives, and whether any can be enough.
     """
 
     policy: Policy
@@ -135,11 +136,7 @@ def make_plan(question: Question, out: Path, workers: Workers, progress: Progres
         trace = prepare(question.trace, work)
         cells = _Cells(question, trace, work, workers, progress)
         sizes = _gpu_sizes(question, trace)
-        lines = [
-            Line(policy, ratio, [(size, round(size * ratio)) for size in sizes])
-            for policy in question.policies
-            for ratio in sorted(question.host_ratios)
-        ]
+        lines = [line for policy in question.policies for line in _lines(policy, sizes, question.host_ratios)]
         cells.check(lines)
         cells.settle(lines)
         answers = _answers(question, lines, cells)
@@ -222,6 +219,15 @@ def _gpu_sizes(question: Question, trace: PreparedTrace) -> list[int]:
         expected = f"at least {question.gib(least):.2f} GiB: the longest call holds {num_tokens:,} tokens"
         raise ConfigError("--most-gpu-gib", f"{question.gib(most):.2f}", expected)
     return geometric(least, most, question.step)
+
+
+def _lines(policy: Policy, sizes: Sequence[int], host_ratios: Sequence[float]) -> list[Line]:
+    """A search for each host ratio; of an infinite cache, which has no size, one simulation."""
+    if policy.has_no_limit:
+        return [Line(policy, 0.0, [(sizes[-1], 0)])]
+    return [
+        Line(policy, ratio, [(size, round(size * ratio)) for size in sizes]) for ratio in sorted(host_ratios)
+    ]
 
 
 def _answers(question: Question, lines: Sequence[Line], cells: _Cells) -> list[Answer]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbkv.analysis.style import FAINT, INK, look_of, new_figure, save
 from pbkv.analysis.table import markdown
+from pbkv.cache.named import BOUNDS
 from pbkv.study.plan import Answer, Line, Plan, Point, Question
 from pbkv.study.targets import Target
 from pbkv.traces.temporary import temporary_beside
@@ -67,7 +68,9 @@ def draw(plan: Plan, path: Path) -> None:
 def _panel(axes: Axes, plan: Plan, target: Target) -> None:
     ratios = sorted(set(plan.question.host_ratios))
     for line in plan.lines:
-        if line.host_ratio is not None:
+        if line.policy.has_no_limit:
+            _draw_bound(axes, line, target)
+        elif line.host_ratio is not None:
             style = _STYLES[ratios.index(line.host_ratio) % len(_STYLES)]
             name = (
                 f"{line.policy.label} · host {line.host_ratio:g}×" if len(ratios) > 1 else line.policy.label
@@ -75,6 +78,8 @@ def _panel(axes: Axes, plan: Plan, target: Target) -> None:
             _draw_line(axes, plan.question, line, target, style, name)
     axes.axhline(target.bound, color=INK, lw=1, ls=(0, (5, 3)), label="target")
     for answer in plan.answers:
+        if answer.policy.has_no_limit:
+            continue
         if answer.point is not None and (value := answer.point.values[target.name]) is not None:
             x = plan.question.gib(answer.point.gpu_blocks)
             color = look_of(answer.policy.name).color
@@ -95,6 +100,15 @@ def _limit(axes: Axes, plan: Plan, target: Target) -> None:
         axes.set_ylim(bottom=0)
 
 
+def _draw_bound(axes: Axes, line: Line, target: Target) -> None:
+    """What an infinite cache gives, whatever the memory."""
+    value = line.points[0].values[target.name]
+    if value is not None:
+        axes.axhline(
+            value, color=look_of(line.policy.name).color, ls=":", label=f"{line.policy.label}: a bound"
+        )
+
+
 def _draw_line(axes: Axes, question: Question, line: Line, target: Target, style: str, name: str) -> None:
     points = [line.points[index] for index in sorted(line.points)]
     known = [(question.gib(p.gpu_blocks), v) for p in points if (v := p.values[target.name]) is not None]
@@ -106,6 +120,9 @@ def _draw_line(axes: Axes, question: Question, line: Line, target: Target, style
 
 def _answer_row(question: Question, answer: Answer) -> list[str]:
     point = answer.point
+    if answer.policy.has_no_limit:
+        values = [_value(target, answer.gpu_line.points[0]) for target in question.targets]
+        return [f"{answer.policy.label} (a bound)", "no limit", "", "", "", *values, "", "", "", ""]
     if point is None:
         most = answer.gpu_line.sizes[-1][0]
         row = [answer.policy.label, f"more than {question.gib(most):.2f}", f"> {most:,}", "", ""]
@@ -136,6 +153,10 @@ def _value(target: Target, point: Point) -> str:
 
 
 def _curve_rows(question: Question, line: Line) -> list[list[str]]:
+    if line.policy.has_no_limit:
+        point = line.points[0]
+        values = (_value(target, point) for target in question.targets)
+        return [[line.policy.label, "", "no limit", "", "", "", *values, "yes" if point.met else "no"]]
     host = "searched" if line.host_ratio is None else f"{line.host_ratio:g}×"
     return [
         [
@@ -154,7 +175,14 @@ def _curve_rows(question: Question, line: Line) -> list[list[str]]:
 
 def _notes(question: Question, answer: Answer) -> list[str]:
     """What the reader has to know of an answer beside its numbers."""
+    if answer.policy.has_no_limit:
+        end = (
+            "meets it" if answer.point else "misses it: no size can do, admit fewer at a time or ask for less"
+        )
+        return [f"{answer.policy.label}: memory without end, which nobody has, {end}."]
     notes = []
+    if answer.policy.name in BOUNDS:
+        notes.append(f"{answer.policy.label}: a bound: it knows the future, as nobody does.")
     if answer.exceptions():
         where = ", ".join(
             f"{question.gib(point.gpu_blocks):.2f} GiB (host {question.gib(point.host_blocks):.2f})"
@@ -182,6 +210,9 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 def _answer_facts(question: Question, answer: Answer) -> dict[str, Any]:
     lines: Sequence[tuple[str, Line | None]] = (("gpu", answer.gpu_line), ("host", answer.host_line))
+    if answer.policy.has_no_limit:
+        point = answer.gpu_line.points[0]
+        return {"policy": answer.policy.label, "has_no_limit": True, "met": point.met, **point.values}
     found: dict[str, Any] = {"policy": answer.policy.label, **_point_facts(question, answer.point)}
     for name, line in lines:
         below, above = line.neighbours() if line else (None, None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pbkv.cache.options_used import options_used
 from pbkv.cache.policy import PolicyOptions
 from pbkv.study.cell import Policy
 from pbkv.study.toml_table import TEXT, TomlTable, named_as
@@ -62,6 +63,15 @@ def read_policies(table: TomlTable, folder: Path, shared: Mapping[str, Any]) -> 
             raise ConfigError(where, policy.label, "a variant of its own for each policy of one name")
         found.append(policy)
     return found
+
+
+def unused_options(policies: Sequence[Policy]) -> list[str]:
+    """Options that are given and that none of the policies they are given to uses."""
+    given: dict[str, list[Policy]] = {}
+    for policy in policies:
+        for name, _ in policy.options:
+            given.setdefault(name, []).append(policy)
+    return [name for name, them in given.items() if not any(name in options_used(p.name) for p in them)]
 
 
 def _check_options(options: Mapping[str, Any], where: str) -> None:

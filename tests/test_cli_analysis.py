@@ -87,6 +87,19 @@ def test_compare_fails_only_where_the_interval_says_worse(run: Run, folder: Path
     assert row["low"] < row["ratio"] < row["high"] < 0.98
 
 
+def test_compare_says_that_one_side_was_replayed(run: Run, folder: Path, tmp_path: Path) -> None:
+    replayed = shutil.copytree(folder, tmp_path / "replayed")
+    config = json.loads((replayed / "run.json").read_text())
+    (replayed / "run.json").write_text(json.dumps(config | {"engine": "replay", "device": {"type": "cpu"}}))
+    status, out, _ = run("compare", f"{folder}:pbkv", f"{replayed}:lru")
+    assert status == 0
+    assert "note: A was simulated, B replayed on cpu" in out
+    status, out, err = run("compare", f"{folder}:pbkv", f"{replayed}:lru", "--json", "--fail-if-worse", "2%")
+    assert status == 1
+    assert {row["engine_b"] for row in json.loads(out)} == {"replay"}
+    assert err.endswith("of 3 (A was simulated, B replayed on cpu)\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -39,6 +39,11 @@ def refused(hover: Path, out: Path, *options: object) -> str:
     [
         (["--rho", "1.5"], "rho: got 1.5, expected a share from 0 to 1"),
         (["--rho", "nan"], "rho: got nan"),
+        (["--policy", "lru", "--steps", "0"], "num_steps: got 0, expected a number ≥ 1"),
+        (["--policy", "lru", "--gamma", "7"], "gamma: got 7.0, expected a number from 0 to 1"),
+        (["--policy", "lru", "--noise", "-1"], "noise: got -1.0, expected a share from 0 to 1"),
+        (["--policy", "lru", "--predictor", "tea"], "predictor: got tea, expected none, oracle"),
+        (["--policy", "lru", "--predictor", "no.safetensors"], "expected an existing file"),
         (["--inherit", "some"], "inherit: got some, expected none, learned or all"),
         (["--host-order", "worst"], "host_order: got worst, expected retired-first or score"),
         (["--idle-timeout-s", "0"], "idle_timeout_s: got 0.0, expected a number > 0"),
@@ -56,6 +61,22 @@ def refused(hover: Path, out: Path, *options: object) -> str:
 )
 def test_bad_values_are_refused(hover: Path, tmp_path: Path, options: list[str], expected: str) -> None:
     assert expected in refused(hover, tmp_path / "run", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--steps", "2", "--rho", "0.5"], "warning: --steps, --rho: not used by lru, lae\n"),
+        (["--prefill-reserve-tokens", "64"], "warning: --prefill-reserve-tokens: not used by lru, lae\n"),
+        (["--idle-timeout-s", "9"], ""),
+        ([], ""),
+    ],
+)
+def test_options_that_change_nothing_are_named(
+    hover: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    done = pbkv("simulate", hover, *SMALL, "--policy", "lru,lae", *options, "-o", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, said)
 
 
 def test_options_reach_the_policy(hover: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from pbkv.analysis.compare import Comparison, _bootstrap, compare, open_side
 from pbkv.analysis.load import load
 from pbkv.analysis.metrics import by_workflow, pairings
-from pbkv.traces.errors import ConfigError
+from pbkv.analysis.sides import notes
+from pbkv.traces.errors import ConfigError, TraceError
 
 WriteRun = Callable[..., Path]
 Tables = dict[str, list[dict[str, Any]]]
@@ -127,8 +129,57 @@ def test_what_cannot_be_compared_is_said(write_run: WriteRun) -> None:
                     row["workflow_id"] = f"x{row['workflow_id']}"
 
     other = load(write_run([{"policy": "lru"}, {"policy": "lae"}], "other", edit=rename))
-    with pytest.raises(ConfigError, match="at least one that both have"):
+    with pytest.raises(
+        ConfigError, match="workflow ids: got 'w0' and 'xw0', expected at least one that both"
+    ):
         compare(load(folder), other, ["jct_s"])
+
+
+def _with_config(folder: Path, **values: Any) -> Path:
+    file = folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    return folder
+
+
+def _server_without_cached_tokens(tables: Tables) -> None:
+    for row in tables["calls"]:
+        row.update({name: None for name in row if name.endswith("_tokens") and "prompt" not in name})
+        row["num_output_tokens"] = 5
+
+
+def test_runs_of_different_traces_are_no_pair(write_run: WriteRun) -> None:
+    a, b, nameless = (write_run([{}], name) for name in ("a", "b", "nameless"))
+    for folder in (a, b):
+        _with_config(folder, trace=[{"path": "x.parquet", "digest": folder.name * 20}])
+    with pytest.raises(TraceError, match=r"trace: got bbbbbbbbbbbb, expected the trace of .*: aaaaaaaaaaaa"):
+        compare(load(a), load(b), ["jct_s"])
+    assert compare(load(a), load(nameless), ["jct_s"])  # an older run names none
+
+
+def test_what_else_differs_is_said(write_run: WriteRun) -> None:
+    a = load(_with_config(write_run([{}], "a"), settings={"unknown_gap_s": 0.0, "seeds": [0]}))
+    b = load(_with_config(write_run([{}], "b"), settings={"unknown_gap_s": 1.0, "seeds": [1]}))
+    assert notes(a, a) == []
+    assert notes(a, b) == ["A and B differ in unknown_gap_s 0.0 / 1.0"]
+    replayed = load(_with_config(write_run([{}], "c"), engine="replay", device={"type": "cuda"}))
+    (note,) = notes(a, replayed)
+    assert note.startswith("A was simulated, B replayed on cuda: a difference may be the simulator's error")
+    (row,) = compare(a, replayed, ["jct_s"])
+    assert (row.engine_a, row.engine_b) == ("simulate", "replay")
+
+
+def test_workflows_of_one_side_are_counted(write_run: WriteRun) -> None:
+    a, b = (load(write_run([{}], f"n{count}", num_workflows=count)) for count in (12, 9))
+    (row,) = compare(a, b, ["jct_s"])
+    assert (row.num_workflows, row.num_unpaired) == (9, 3)
+
+
+def test_a_server_that_says_nothing_of_its_cache_has_no_hit_ratio(write_run: WriteRun) -> None:
+    a = load(write_run([{}], "a"))
+    b = load(write_run([{}], "b", edit=_server_without_cached_tokens))
+    assert len(compare(a, b, ["ttft_s"])) == 1
+    with pytest.raises(ConfigError, match="hit_ratio, which one of the runs does not know"):
+        compare(a, b, ["hit_ratio"])
 
 
 def test_one_workflow_has_no_interval(write_run: WriteRun) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pbkv.analysis.report import DATA_ID, report_numbers, report_page, views_of, write_report
+from pbkv.analysis.report import DATA_ID, engine_notes, report_numbers, report_page, views_of, write_report
 from pbkv.sim.profile import load_profile
 from pbkv.sim.run import simulate
 from pbkv.sim.settings import Settings
@@ -261,6 +261,39 @@ def test_simulated_against_replayed(write_run: WriteRun) -> None:
     assert row["hit_ratio_ratio"] == pytest.approx(1)
     assert "Simulated against replayed" in report_page(views)
     assert not report_numbers(views_of([simulated]))["replayed_against_simulated"]
+
+
+def _as_replay(folder: Path, **more: Any) -> Path:
+    config = json.loads((folder / "run.json").read_text()) | {"engine": "replay", **more}
+    (folder / "run.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_engines_side_by_side_without_a_cell_in_common_are_said(write_run: WriteRun) -> None:
+    simulated = write_run([{"gpu_blocks": 512}], "simulated")
+    same, other = (_as_replay(write_run([{"gpu_blocks": n}], f"r{n}")) for n in (512, 256))
+    assert not engine_notes(views_of([simulated, same]))
+    assert not engine_notes(views_of([same, other]))
+    (said,) = engine_notes(views_of([simulated, other]))
+    assert said.startswith("runs of several engines (simulated, replayed) stand side by side")
+    assert "their numbers are not to be compared" in report_page(views_of([simulated, other]))
+
+
+def test_a_server_that_says_nothing_of_its_cache(write_run: WriteRun) -> None:
+    """No verdict of no pressure, no bar of no misses: neither is known."""
+
+    def forget(tables: dict[str, list[dict[str, Any]]]) -> None:
+        tables["occupancy"].clear()
+        for row in tables["calls"]:
+            names = ("gpu_hit", "host_hit", "loading", "evicted", "partial", "cold")
+            row.update({f"num_{name}_tokens": None for name in names})
+
+    views = views_of([_as_replay(write_run([{}], edit=forget), engine="openai")])
+    page = report_page(views)
+    assert views[0].focus.word == "undecided"
+    assert "Nothing is known of the prompts" in page
+    assert "What was missed" not in page
+    assert report_numbers(views)["worlds"][0]["settings"][0]["gpu_hit_ratio"] is None
 
 
 def test_what_cannot_be_reported_is_said(write_run: WriteRun, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,6 +126,9 @@ def test_the_weights_are_those_of_the_paper(rows: list[list[float]], gamma: floa
 
 
 def test_bad_options_are_refused() -> None:
-    for options in (PolicyOptions(gamma=2.0), PolicyOptions("tea leaves"), PolicyOptions(num_steps=0)):
+    with pytest.raises(ConfigError):
+        make_policy("pbkv-he", options=PolicyOptions("tea leaves"))
+    bad: list[dict[str, Any]] = [{"gamma": 2.0}, {"gamma": float("nan")}, {"num_steps": 0}, {"noise": -0.1}]
+    for options in bad:
         with pytest.raises(ConfigError):
-            make_policy("pbkv-he", options=options)
+            PolicyOptions(**options)

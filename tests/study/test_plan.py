@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +122,26 @@ def test_a_target_out_of_reach_is_said_to_be(tmp_path: Path) -> None:
     assert "more than 17.58" in plan_text(found)
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("ttft_p95=3s", "infinite: memory without end, which nobody has, meets it."),
+        ("ttft_p95=1ms", "infinite: memory without end, which nobody has, misses it: no size can do"),
+    ],
+)
+def test_an_infinite_cache_is_a_bound_and_has_no_size(target: str, said: str, tmp_path: Path) -> None:
+    found = planned(replace(question(target), policies=[make_policy("infinite", "", {})]), tmp_path / "out")
+    write_plan(found, tmp_path / "out")
+    text = (tmp_path / "out" / "plan.md").read_text()
+    assert found.num_cells == 1
+    assert said in text
+    assert "| infinite (a bound) | no limit |" in text
+    assert "smallest GPU tier" not in text
+    (answer,) = json.loads((tmp_path / "out" / "plan.json").read_text())["answers"]
+    assert "gpu_blocks" not in answer
+    assert answer["met"] == (found.answers[0].point is not None)
+
+
 def test_all_targets_have_to_be_met(plan: tuple[Plan, Path], tmp_path: Path) -> None:
     stricter = planned(question("ttft_p95=3s", "workflows_per_s=150/h", ratios=(0.0,)), tmp_path / "out")
     for answer in stricter.answers:
@@ -140,8 +162,6 @@ def test_the_plan_is_written_as_text_figure_json_and_cells(plan: tuple[Plan, Pat
 
 
 def test_too_little_memory_for_the_longest_call_is_one_line(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     asked = replace(question("ttft_p95=3s"), most_gpu_bytes=2**20)
     with pytest.raises(ConfigError, match=r"--most-gpu-gib: got 0.00, expected at least \d.\d\d GiB"):
         planned(asked, tmp_path / "out")

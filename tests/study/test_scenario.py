@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pbkv.study.cell import PreparedTrace
+from pbkv.study.policies import unused_options
 from pbkv.study.scenario import Scenario, read_scenario
 from pbkv.traces.errors import ConfigError
 
@@ -132,6 +133,13 @@ def test_so_is_one_in_the_traces(head: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         scenario(tmp_path, "", head)
     assert line in str(caught.value)
+
+
+def test_options_that_no_policy_uses_are_found(tmp_path: Path) -> None:
+    both = 'policies = ["lru", "pbkv"]\n[policy_options]\ngamma = 0.5\nrho = 0.5\n'
+    assert unused_options(scenario(tmp_path, both).policies) == ["rho"]
+    own = 'policies = ["pbkv", { name = "lru", variant = "x", gamma = 0.5 }]\n'
+    assert unused_options(scenario(tmp_path, own).policies) == ["gamma"]
 
 
 def test_a_scenario_that_is_not_there_is_one_line(tmp_path: Path) -> None:
