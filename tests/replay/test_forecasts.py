@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -282,6 +282,15 @@ def test_an_error_beside_is_one_line_where_the_forecast_is_taken(
 # ---------------------------------------------------------------------- in a replay
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """For torch: two threads that wait for each other on a busy machine take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @cache
 def tiny() -> Any:
     return load_model("random:tiny", CPU)
@@ -320,6 +329,7 @@ def no_thread_is_left() -> bool:
     return not [thread for thread in threads() if thread.name.startswith("pbkv")]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_a_replay_tells_each_forecast_once_in_the_order_of_its_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,11 +354,13 @@ def test_a_replay_tells_each_forecast_once_in_the_order_of_its_calls(
     assert json.loads((folder / "run.json").read_text())["complete"]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_the_debug_mode_asks_at_once(tmp_path: Path) -> None:
     folder = replayed(tmp_path, "run", check=True)
     assert pq.read_table(folder / "forecasts.parquet").num_rows == 0
 
 
+@pytest.mark.usefixtures("one_core")
 def test_an_error_beside_ends_the_replay_and_its_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
