@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pbkv.cache.follower import NOTHING, Changed, Follower
 from pbkv.cache.inheritance import Inheritance, NoInheritance
+from pbkv.predict.live import is_under_way
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,11 +134,15 @@ class Activity(Follower):
         self._sums.pop(node.serial, None)
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
-        expectation = self._called(workflow, position)
+        self._called(workflow, position)
+        if self._predictor is None or is_under_way(workflow, position):
+            return NOTHING
+        return self._expect(workflow.workflow_id, self._predictor.forecast(workflow, position))
+
+    def foreseen(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         if self._predictor is None:
             return NOTHING
-        forecast = self._predictor.forecast(workflow, position)
-        return self._expect(workflow.workflow_id, expectation, forecast, self._predictor.agents)
+        return self._expect(workflow.workflow_id, self._predictor.forecast(workflow, position))
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         if self._predictor is not None:
@@ -156,9 +161,16 @@ class Activity(Follower):
             expectation = self._active[workflow_id] = Expectation()
         return expectation
 
-    def _expect(
-        self, workflow_id: str, expectation: Expectation, forecast: Forecast, agents: Iterable[str]
-    ) -> Changed:
+    def _expect(self, workflow_id: str, forecast: Forecast, agents: Iterable[str] | None = None) -> Changed:
+        """Expect what ``forecast`` says from now on, and not what the workflow's last one said.
+
+        Nothing of a workflow that is not active: it may have ended before its forecast came. ``agents``: of
+        the forecast [default: the predictor's, now].
+        """
+        expectation = self._active.get(workflow_id)
+        if expectation is None or self._predictor is None:
+            return NOTHING
+        agents = self._predictor.agents if agents is None else agents
         bits = [
             self._bits.get(agent) or self._bits.setdefault(agent, 1 << len(self._bits)) for agent in agents
         ]
@@ -291,9 +303,20 @@ class TimedActivity(Activity):
         if not self._forecast_delay_s or self._predictor is None:
             return [*changed, *super().computed(workflow, position, now_s)]
         self._called(workflow, position)
-        forecast, agents = self._predictor.forecast(workflow, position), list(self._predictor.agents)
-        self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
+        if not is_under_way(workflow, position):
+            self._delay(self._predictor, workflow, position, now_s)
         return changed
+
+    def foreseen(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        changed = self.passed(now_s)
+        if not self._forecast_delay_s or self._predictor is None:
+            return [*changed, *super().foreseen(workflow, position, now_s)]
+        self._delay(self._predictor, workflow, position, now_s)
+        return changed
+
+    def _delay(self, predictor: Predictor, workflow: Workflow, position: int, now_s: float) -> None:
+        forecast, agents = predictor.forecast(workflow, position), list(predictor.agents)
+        self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         changed = self.passed(now_s)
@@ -304,8 +327,7 @@ class TimedActivity(Activity):
         changed: list[Node] = []
         while self._late and self._late[0][0] <= now_s:
             _, name, forecast, agents = self._late.popleft()
-            if name in self._active:
-                changed += self._expect(name, self._active[name], forecast, agents)
+            changed += self._expect(name, forecast, agents)
         while self._last_seen_s:
             name, last_s = next(iter(self._last_seen_s.items()))
             if last_s + self._idle_timeout_s > now_s:

@@ -42,6 +42,10 @@ class Follower:
         """The prompt of call ``position`` has been computed, its first token is out."""
         return NOTHING
 
+    def foreseen(self, workflow: Workflow, position: int, now_s: float) -> Changed:
+        """The forecast of call ``position``, under way when its prompt had been computed, has come."""
+        return NOTHING
+
     def call_ended(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         """The answer of call ``position`` is out: its workflow acts, or waits for others of its calls."""
         return NOTHING

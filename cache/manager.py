@@ -59,6 +59,7 @@ class CacheManager:
             follower.begun(config)
         self._submitted = overriding(following, Follower.submitted)
         self._computed = overriding(following, Follower.computed)
+        self._foreseen = overriding(following, Follower.foreseen)
         self._call_ended = overriding(following, Follower.call_ended)
         self._ended = overriding(following, Follower.ended)
 
@@ -150,6 +151,11 @@ class CacheManager:
         """The prompt of call ``position`` is computed: a policy that predicts looks ahead again."""
         for computed in self._computed:
             self.tiers.rescored(computed(workflow, position, now_s))
+
+    def call_foreseen(self, workflow: Workflow, position: int, now_s: float) -> None:
+        """The forecast of call ``position`` has come, some time after its prompt was computed."""
+        for foreseen in self._foreseen:
+            self.tiers.rescored(foreseen(workflow, position, now_s))
 
     def call_ended(self, workflow: Workflow, position: int, now_s: float) -> None:
         """The answer of call ``position`` is out."""

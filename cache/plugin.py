@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from pbkv.cache.tiers import Tiers
 
 GROUP = "pbkv.policies"
-_CHANGES = ("submitted", "computed", "call_ended", "ended", "passed", "cut")  # answered with nodes
+_CHANGES = (
+    "submitted",
+    "computed",
+    "foreseen",
+    "call_ended",
+    "ended",
+    "passed",
+    "cut",
+)  # answered with nodes
 _TOLD = ("begun", "touched", "removed")
 
 

@@ -32,7 +32,7 @@ def check_trace(predictor: Predictor, trace: Trace, *, reads_vectors: bool = Tru
     if found.isdisjoint(predictor.agents):
         expected = f"at least one of those that {predictor.source} was trained on: {_names(predictor.agents)}"
         raise TraceError(trace.path, "agents", _names(found), expected)
-    if reads_vectors and isinstance(predictor, Graph) and predictor.context_kind == "column":
+    if reads_vectors and isinstance(predictor, Graph) and predictor.reads_vectors:
         num_dims, expected_dims = trace.num_context_dims(), predictor.network.num_dims
         if num_dims is not None and num_dims != expected_dims:
             expected = f"{expected_dims}, as {predictor.source} was trained on"
@@ -42,19 +42,23 @@ def check_trace(predictor: Predictor, trace: Trace, *, reads_vectors: bool = Tru
 def reads_vectors(predictor: Predictor) -> bool:
     """Whether ``predictor`` looks at `Call.context`, as far as is known: hashed prompts need none."""
     predictor = _without_noise(predictor)
-    return needs_context(predictor) and not (
-        isinstance(predictor, Graph) and predictor.context_kind != "column"
-    )
+    return needs_context(predictor) and not (isinstance(predictor, Graph) and not predictor.reads_vectors)
 
 
 def check_width(predictor: Predictor, num_dims: int) -> None:
     """Raises ConfigError if ``predictor`` was trained on vectors that are not of a model's ``num_dims``."""
     predictor = _without_noise(predictor)
-    if isinstance(predictor, Graph) and predictor.context_kind == "column":
+    if isinstance(predictor, Graph) and predictor.reads_vectors:
         trained_dims, source = predictor.network.num_dims, predictor.source or "graph"
         if trained_dims != num_dims:
             given = f"{source}, trained on contexts of {trained_dims} values"
             raise ConfigError("predictor", given, f"{num_dims}, the model's hidden size (--record-contexts)")
+
+
+def live_graph(predictor: Predictor) -> Graph | None:
+    """The network that makes ``predictor``'s forecasts of vectors, if it is one."""
+    predictor = _without_noise(predictor)
+    return predictor if isinstance(predictor, Graph) and predictor.reads_vectors else None
 
 
 def _without_noise(predictor: Predictor) -> Predictor:

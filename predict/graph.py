@@ -24,7 +24,7 @@ class Graph:
 
     `forecast` works out all calls of a workflow when it is first asked about, each from what was known at
     that call, so that the others cost a look-up. `at` works out one call alone, as a server has to, and as
-    `forecast` does where vectors come while the workflow runs (`LiveCalls`).
+    `forecast` does where vectors come while the workflow runs (`LiveCalls`), if they bring no forecast.
     """
 
     is_conditional = True
@@ -44,8 +44,9 @@ class Graph:
 
     def forecast(self, workflow: Workflow, position: int) -> Forecast:
         """Read-only."""
-        if self.context_kind == "column" and isinstance(workflow.calls, LiveCalls):
-            return self.at(workflow, position)
+        if self.reads_vectors and isinstance(workflow.calls, LiveCalls):
+            told = workflow.calls.forecast(position)
+            return self.at(workflow, position) if told is None else told
         table = self._tables.of(workflow)
         if position >= len(table):
             table = self._tables.renew(workflow)
@@ -54,6 +55,11 @@ class Graph:
 
     def end(self, workflow: Workflow) -> None:
         self._tables.drop(workflow)
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether a call's own vector (`Call.context`) is part of its forecast."""
+        return self.context_kind == "column"
 
     def table(self, workflow: Workflow) -> Doubles:
         """The forecasts of all calls in one pass, shape [T, K, V + 1]; row t knows the calls up to t only."""
@@ -67,11 +73,15 @@ class Graph:
     def at(self, workflow: Workflow, position: int, context: Sequence[float] | None = None) -> Forecast:
         """The forecast of one call from the calls up to it; ``context`` instead of the call's own vector."""
         so_far = replace(workflow, calls=workflow.calls[: position + 1])
-        path = path_of(so_far, self._columns)
-        history = np.bincount(path[:-1], minlength=self.network.width)[None].astype(np.float64)
+        current, history = self.inputs(so_far, position)
         shown = so_far if self.context_kind == "hash" else replace(so_far, calls=so_far.calls[-1:])
         vectors = context_vectors(self.context_kind, self.network.num_dims, shown)[-1:]
         if context is not None:
             vectors[0] = context
-        rows: Forecast = self.network.forecasts(path[-1:], history, vectors)[0, : self.num_steps]
-        return rows
+        rows: Forecast = self.network.forecasts(np.array([current]), history[None], vectors)[0]
+        return rows[: self.num_steps]
+
+    def inputs(self, workflow: Workflow, position: int) -> tuple[int, Doubles]:
+        """Of a call, for the network: its agent's row, and how often each row was called before; [V + 1]."""
+        path = path_of(replace(workflow, calls=workflow.calls[: position + 1]), self._columns)
+        return int(path[-1]), np.bincount(path[:-1], minlength=self.network.width).astype(np.float64)

@@ -43,7 +43,7 @@ FACTS = (
 )
 RELATIONS = {"graph": 1, "rgcn": 2}  # kinds of networks, and by how many relations their layers mix agents
 _ROWS_AT_ONCE = 32  # larger products wake numpy's threads: four times slower on small cores
-_MOST_DEVIATIONS = 4.0
+MOST_DEVIATIONS = 4.0
 
 
 class Network:
@@ -60,8 +60,8 @@ class Network:
         self._scores = (agents @ self.arrays["query"].T).astype(np.float64) @ agents.T / np.sqrt(size)
         self._current = agents @ hidden[:, :size].T + self.arrays["hidden_bias"]
         self._history = (agents @ hidden[:, size : 2 * size].T).astype(np.float64)
-        self._text_in = self.arrays["text"].T.copy()
-        self._text_out = hidden[:, 2 * size :].T.copy()
+        self.text_in = self.arrays["text"].T.copy()  # [|x|, d_txt]
+        self.text_out = hidden[:, 2 * size :].T.copy()  # [d_txt, h]
 
     @property
     def width(self) -> int:
@@ -90,7 +90,11 @@ class Network:
         """
         spans = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(current), _ROWS_AT_ONCE)]
         parts = [self._logits(current[span], history[span], contexts[span]) for span in spans]
-        logits = np.concatenate(parts).astype(np.float64).reshape(len(current), self.num_steps, self.width)
+        return self.rows_of(np.concatenate(parts))
+
+    def rows_of(self, logits: Floats) -> Doubles:
+        """The distributions of ``logits`` [n, K (V + 1)], shape [n, K, V + 1]."""
+        logits = logits.astype(np.float64).reshape(len(logits), self.num_steps, self.width)
         logits -= logits.max(axis=2, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=2, keepdims=True)
@@ -101,21 +105,26 @@ class Network:
         found: Floats = standardised(contexts, self.arrays["context_mean"], self.arrays["context_scale"])
         return found
 
-    def _logits(self, current: Ints, history: Doubles, contexts: Floats) -> Floats:
+    def known(self, current: Ints, history: Doubles) -> Floats:
+        """W₁ [h_cur ‖ h_path ‖ 0] + b₁: the hidden layer's input but for the vector's part; [n, h]."""
         scores = np.where(history > 0, self._scores[current], -np.inf)
         best = scores.max(axis=1, keepdims=True)
         attention = history * np.exp(scores - np.where(np.isfinite(best), best, 0.0))
         total = attention.sum(axis=1, keepdims=True)
         path = attention @ self._history / np.where(total > 0, total, 1.0)
-        text = np.maximum(self.standardised(contexts) @ self._text_in, 0.0) @ self._text_out
-        hidden = np.maximum(self._current[current] + path.astype(np.float32) + text, 0.0)
+        found: Floats = self._current[current] + path.astype(np.float32)
+        return found
+
+    def _logits(self, current: Ints, history: Doubles, contexts: Floats) -> Floats:
+        text = np.maximum(self.standardised(contexts) @ self.text_in, 0.0) @ self.text_out
+        hidden = np.maximum(self.known(current, history) + text, 0.0)
         logits: Floats = hidden @ self.arrays["output_weight"].T + self.arrays["output_bias"]
         return logits
 
 
 def standardised(contexts: Floats, mean: Floats, scale: Floats) -> Floats:
     """(x − mean) / scale within ±4, as what was rare in training would else outweigh all; 0 for NaN."""
-    deviations = np.clip((contexts - mean) / scale, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+    deviations = np.clip((contexts - mean) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)
     deviations[np.isnan(deviations)] = 0.0
     found: Floats = deviations
     return found

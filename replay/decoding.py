@@ -127,7 +127,8 @@ class DecodeRunner:
             self._body(bucket)
             self._memory = self._memory or torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._memory):
+            # The copies' threads go on meanwhile and wait for their streams: not this capture's affair.
+            with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
                 results = self._body(bucket)
             self._graphs[bucket] = graph.replay, results
         return self._graphs[bucket]

@@ -68,6 +68,14 @@ class Pool:
         else:
             yield from (layer[first:end] for layer in self._layers)
 
+    def bases(self) -> tuple[list[int], int]:
+        """Addresses of the parts that are contiguous in memory (one; layer-first one a layer), and the bytes
+        that a page has in each.
+        """
+        if self.layout == "page-first":
+            return [self.pages.data_ptr()], self.shape.num_bytes
+        return [layer.data_ptr() for layer in self._layers], self.shape.num_bytes // self.shape.num_layers
+
     def close(self) -> None:
         """Unpins a host pool; nothing may be copied to or from it any more."""
         if self._memory is not None:
@@ -104,8 +112,7 @@ def copy_runs(source: Pool, target: Pool, source_pages: Pages, target_pages: Pag
 
     Does not wait where one side is a GPU and the other pinned. The pools must be of equal shape and layout.
     """
-    if source.shape != target.shape or source.layout != target.layout:
-        raise ValueError("pages are copied between pools of the same shape and layout only")
+    check_alike(source, target)
     num_copies = 0
     for first, to, length in runs(source_pages, target_pages):
         pieces = zip(source.pieces(first, first + length), target.pieces(to, to + length), strict=True)
@@ -113,6 +120,12 @@ def copy_runs(source: Pool, target: Pool, source_pages: Pages, target_pages: Pag
             place.copy_(piece, non_blocking=True)
             num_copies += 1
     return num_copies
+
+
+def check_alike(source: Pool, target: Pool) -> None:
+    """Raises ValueError for pools between which pages cannot be copied."""
+    if source.shape != target.shape or source.layout != target.layout:
+        raise ValueError("pages are copied between pools of the same shape and layout only")
 
 
 def check_fits(shape: PageShape, num_pages: int, device: torch.device) -> None:

@@ -98,9 +98,9 @@ class ModelRunner:
         return Outcome(self._decodes.run_many(batch, np.ascontiguousarray(tokens, dtype=np.int64)))
 
     def synchronize(self) -> None:
-        """Waits until everything that was enqueued is done."""
+        """Waits until everything that was enqueued is done; not for other streams' copies and forecasts."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
 
     def _run_mixed(self, batch: Sequence[Slice]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         packed, groups = pack(batch, self.pool.shape.page_size, self.config.max_short)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pbkv.replay.memcpy import PageCopies, batch_copy
 from pbkv.replay.pool import copy_runs
 
 if TYPE_CHECKING:
@@ -51,11 +52,17 @@ class Lane:
     """One direction of the link: copies one slice after the other, the most urgent transfer first.
 
     ``on_end`` is called on the lane's thread with a transfer that has ended, or with the error that ended
-    the lane.
+    the lane. ``copies``: how pages are copied on CUDA.
     """
 
-    def __init__(self, source: Pool, target: Pool, on_end: Callable[[Transfer | Exception], None]) -> None:
-        self._source, self._target, self._on_end = source, target, on_end
+    def __init__(
+        self,
+        source: Pool,
+        target: Pool,
+        on_end: Callable[[Transfer | Exception], None],
+        copies: PageCopies,
+    ) -> None:
+        self._source, self._target, self._on_end, self._copies = source, target, on_end, copies
         self._slice_pages = max(1, SLICE_BYTES // source.shape.num_bytes)
         self._queue: list[Transfer] = []
         self._num_submitted = 0
@@ -132,7 +139,7 @@ class Lane:
             copy_runs(self._source, self._target, source, target)
         else:
             with torch.cuda.stream(self._stream):
-                copy_runs(self._source, self._target, source, target)
+                self._copies.enqueue(self._source, self._target, source, target, self._stream)
             self._stream.synchronize()
         self.busy_s += perf_counter() - started_s
         self.num_bytes += len(source) * self._source.shape.num_bytes
@@ -140,14 +147,18 @@ class Lane:
 
 
 class Transfers:
-    """Both directions, and the copies of either that have ended and nobody has asked for yet."""
+    """Both directions, and the copies of either that have ended and nobody has asked for yet.
 
-    def __init__(self, gpu: Pool, host: Pool) -> None:
+    ``copies``: how pages are copied on CUDA [default: many in one call, where that can be].
+    """
+
+    def __init__(self, gpu: Pool, host: Pool, copies: PageCopies | None = None) -> None:
         self._ended = Condition()
         self._done: list[Transfer] = []
         self._error: Exception | None = None
         self.num_in_flight = 0
-        self.h2d, self.d2h = Lane(host, gpu, self._end), Lane(gpu, host, self._end)
+        copies = copies or PageCopies(batch_copy())
+        self.h2d, self.d2h = Lane(host, gpu, self._end, copies), Lane(gpu, host, self._end, copies)
 
     def submit(self, lane: Lane, transfer: Transfer) -> None:
         self.num_in_flight += 1

@@ -16,6 +16,7 @@ from pbkv.replay.batch import Slice
 from pbkv.replay.tokens import tokens_of
 
 if TYPE_CHECKING:
+    from pbkv.replay.forecasts import SideForecasts
     from pbkv.replay.pace import Pace
     from pbkv.replay.page_tables import LeasePages, PageTables
     from pbkv.serve.decoding import Decoding
@@ -59,7 +60,8 @@ class ModelWorker:
 
     Every iteration is waited for, so that what it freed may be copied into at once. ``vocabulary`` is the
     number of token ids. Calls that are `LiveCalls` are shown the hidden state, after the last norm, of
-    their prompt's last token, before the engine says that the prompt is computed.
+    their prompt's last token, before the engine says that the prompt is computed; or it stays on the device,
+    for `forecast_beside`.
     """
 
     def __init__(
@@ -74,6 +76,12 @@ class ModelWorker:
         self._runner, self._tables, self._pace = runner, tables, pace
         self._page_size, self._vocabulary, self._on_iteration = page_size, vocabulary, on_iteration
         self._decode_s: float | None = None
+        self._forecasts: SideForecasts | None = None
+        self._shows = True
+
+    def forecast_beside(self, forecasts: SideForecasts, *, shows: bool) -> None:
+        """Give hidden states to ``forecasts`` from now on, and show them too if ``shows``."""
+        self._forecasts, self._shows = forecasts, shows
 
     # ------------------------------------------------------------------ a worker's duties
 
@@ -84,9 +92,12 @@ class ModelWorker:
             cpu_s = self._pace.since_s
             asking = completed_prompts(chunks)
             outcome = self._runner.run([*decodes, *prefills], want_hidden=bool(asking))
+            hidden = [outcome.hidden[len(decodes) + number] for number, _ in asking]
+            if asking and self._forecasts is not None:
+                self._forecasts.start([request for _, request in asking], hidden)
             self._runner.synchronize()
-            if asking:
-                _show(outcome.hidden[len(decodes) :], asking)
+            if asking and self._shows:
+                _show(hidden, [request for _, request in asking])
         seconds = self._pace.lap()
         self._on_iteration(_mixed(prefills, decoding, seconds, cpu_s))
         return seconds
@@ -159,22 +170,22 @@ def _memory_errors() -> Iterator[None]:
         raise MemoryError(str(error).partition("\n")[0]) from error
 
 
-def completed_prompts(chunks: Sequence[Chunk]) -> list[tuple[int, int, LiveCalls]]:
-    """The chunks that complete a prompt whose vector is wanted: their number, and the call to show it to."""
+def completed_prompts(chunks: Sequence[Chunk]) -> list[tuple[int, Request]]:
+    """The chunks that complete a prompt whose vector is wanted: their number, and the request."""
     return [
-        (number, request.position, calls)
+        (number, request)
         for number, (request, num_tokens) in enumerate(chunks)
-        if isinstance(calls := request.described.calls, LiveCalls)
+        if isinstance(request.described.calls, LiveCalls)
         and not request.num_generated  # a preempted request's answer is behind its prompt
         and request.num_computed + num_tokens == request.num_target
     ]
 
 
-def _show(hidden: torch.Tensor, asking: Sequence[tuple[int, int, LiveCalls]]) -> None:
-    """Shows calls their rows of ``hidden`` [chunks, width], which is on the device: one copy to the host."""
-    rows = hidden[[number for number, _, _ in asking]].float().cpu().numpy()
-    for row, (_, position, calls) in zip(rows, asking, strict=True):
-        calls.show(position, row.data.cast("B").cast("f"))
+def _show(hidden: Sequence[torch.Tensor], asking: Sequence[Request]) -> None:
+    """Shows calls their ``hidden`` states [width], which are on the device: one copy to the host."""
+    for row, request in zip(torch.stack(list(hidden)).float().cpu().numpy(), asking, strict=True):
+        if isinstance(calls := request.described.calls, LiveCalls):
+            calls.show(request.position, row.data.cast("B").cast("f"))
 
 
 def _mixed(prefills: Sequence[Slice], decoding: Decoding, seconds: float, cpu_s: float) -> Iteration:

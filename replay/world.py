@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import simpy
 import torch
 
+from pbkv.predict.checks import live_graph
 from pbkv.replay.copies import RealCopies
+from pbkv.replay.forecasts import SideForecasts, Told
 from pbkv.replay.model import page_shape
 from pbkv.replay.pace import Pace
 from pbkv.replay.page_tables import PageTables
 from pbkv.replay.pool import Pool
 from pbkv.replay.runner import ModelRunner, RunnerConfig
+from pbkv.replay.side import side_of
 from pbkv.replay.transfers import Transfers
 from pbkv.replay.worker import Iteration, ModelWorker
 from pbkv.serve.world import World
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pbkv.cache.config import CacheConfig
     from pbkv.cache.decisions import Load
     from pbkv.cache.tiers import Tiers
+    from pbkv.predict.forecast import Predictor
     from pbkv.replay.settings import ReplaySettings
     from pbkv.traces.run_folder import RunFolder
     from pbkv.traces.schema import Workflow
@@ -65,8 +69,25 @@ def real_world(
             is_real_time=settings.real_time,
         )
 
+    def note_forecast(told: Told) -> None:
+        request, late_s = told.request, env.now - told.request.first_token_at_s
+        about = (env.now, request.workflow.workflow_id, request.position, told.num_calls)
+        folder.add("forecasts", (*about, told.seconds, late_s, told.engine_s))
+
+    def forecasts(predictor: Predictor) -> SideForecasts | None:
+        graph = None if settings.check else live_graph(predictor)
+        if graph is None:
+            return None
+        beside = SideForecasts(graph, side_of(graph.network, device), note_forecast)
+        closing.callback(beside.close)
+        worker.forecast_beside(beside, shows=keep_vectors is not None)
+        return beside
+
     worker = ModelWorker(runner, tables, pace, cache.block_size, model.config.vocab_size, note)
-    try:
+    with ExitStack() as closing:
+        if transfers is not None and host is not None:
+            closing.callback(host.close)
+            closing.callback(transfers.close)
         yield World(
             env,
             worker,
@@ -75,11 +96,8 @@ def real_world(
             tables.check if settings.check else None,
             shows_vectors=True,
             keep_vectors=keep_vectors,
+            forecasts=forecasts,
         )
-    finally:
-        if transfers is not None and host is not None:
-            transfers.close()
-            host.close()
 
 
 def _host_pool(gpu: Pool, num_pages: int) -> Pool | None:

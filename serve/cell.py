@@ -95,7 +95,8 @@ def run_cell(
     )
     manager = CacheManager(settings.cache_config(cell), table, policy, world.pages)
     overheads = Overheads(manager) if settings.overheads else None
-    engine = Engine(world, manager, settings.engine_config())
+    forecasts = None if policy.predictor is None else world.forecasts(policy.predictor)
+    engine = Engine(world, manager, settings.engine_config(), forecasts)
     recorder = Recorder(folder, engine)
 
     def end_call(request: Request) -> None:

@@ -25,7 +25,7 @@ from pbkv.cache.prefetch import Situation
 from pbkv.serve.config import EngineConfig
 from pbkv.serve.decoding import Decoding
 from pbkv.serve.request import Request
-from pbkv.serve.world import Chunk, World
+from pbkv.serve.world import Chunk, Forecasts, World
 from pbkv.traces.errors import InvariantError
 
 if TYPE_CHECKING:
@@ -41,13 +41,20 @@ class Engine:
     ``on_sample`` is called between iterations, at most once every ``sample_every_s``.
     """
 
-    def __init__(self, world: World, manager: CacheManager, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        world: World,
+        manager: CacheManager,
+        config: EngineConfig,
+        forecasts: Forecasts | None = None,
+    ) -> None:
         self.env = world.env
         self.manager = manager
         self.config = config
         self.worker = world.worker
         self._mixes = config.batching == "mixed"
         self.copies = world.copies(manager.tiers, self._end_load)
+        self._forecasts = forecasts
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # admitted and not waiting for a copy, oldest first
         self.num_loading = 0
@@ -101,6 +108,8 @@ class Engine:
         while True:
             if self.env.now >= self._sample_at_s:
                 self._sample()
+            if self._forecasts is not None:
+                self._take_forecasts(self._forecasts)
             self._admit()
             has_room = self._reserve_next_token() if self._mixes or not self._prefilling else True
             self._offload_early()
@@ -134,6 +143,12 @@ class Engine:
         self._sample_at_s = self.env.now + self.sample_every_s
         self.on_sample()
 
+    def _take_forecasts(self, forecasts: Forecasts) -> None:
+        """Those that have come: the policy looks ahead again, as it does at once where none is late."""
+        for request in forecasts.take():
+            self.manager.call_foreseen(request.described, request.position, self.env.now)
+            self._retry = self._retry or not self._is_fcfs
+
     def _boundary(self, seconds: float) -> Event:
         """The end of an iteration (or run of them) that starts now."""
         event = Event(self.env)
@@ -143,6 +158,9 @@ class Engine:
 
     def _idle(self) -> Event:
         """Nothing can run: wait for an arrival, a load, or the copy whose end gives the queue room."""
+        if self._forecasts is not None and self._forecasts.num_under_way:
+            self._forecasts.wait()  # before the clock may jump: they are a matter of milliseconds
+            return self._boundary(0.0)
         if self._blocked and not self.num_loading:
             return self._next_copy()
         wait_s = self.copies.idle_s(self._blocked or self.manager.tiers.copies_early)
@@ -366,6 +384,8 @@ class Engine:
         prefetches = self.manager.policy.prefetch is not None
         if prefetches and (self.manager.is_clearing_ahead or not self._step_blocks()):
             return 1  # the next iteration may do what this one could not: clear more, or hide a block
+        if prefetches and self._forecasts is not None and self._forecasts.num_under_way:
+            return 1  # what it may copy ahead is about to be known
         decoding = self._decoding
         most = decoding.iterations_to_first_end
         horizon_s = self._horizon_s()

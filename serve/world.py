@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pbkv.cache.manager import CacheManager
     from pbkv.cache.pages import Pages
     from pbkv.cache.tiers import Tiers
+    from pbkv.predict.forecast import Predictor
     from pbkv.serve.decoding import Decoding
     from pbkv.serve.request import Request
     from pbkv.traces.schema import Workflow
@@ -144,12 +145,38 @@ class Copies(Protocol):
         ...
 
 
+def _none_beside(predictor: Predictor) -> None:
+    """Forecasts are there when they are asked for."""
+
+
+class Forecasts(Protocol):
+    """Forecasts that are worked out beside the iterations, and come some time after their prompts' ends."""
+
+    @property
+    def num_under_way(self) -> int:
+        """Calls whose forecasts have not been taken."""
+        ...
+
+    def take(self) -> Sequence[Request]:
+        """The calls whose forecasts have come since the last time, in the order of their prefills' ends.
+
+        From now on the predictor has them. One that is late holds up those behind it.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Until all that are under way have come."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Who acts on the decisions of one cell. ``copies`` is made when the tiers are there.
 
     ``shows_vectors``: the worker shows `LiveCalls` the model's vector of each prompt that it has computed.
-    ``keep_vectors`` is then called with each workflow at its end, as the cache knows it.
+    ``keep_vectors`` is then called with each workflow at its end, as the cache knows it. ``forecasts`` is
+    asked with the policy's predictor whether its forecasts are made beside the iterations (None: they are
+    not, and the predictor is asked when a prompt has been computed).
     """
 
     env: simpy.Environment
@@ -159,3 +186,4 @@ class World:
     check: Callable[[CacheManager], None] | None = None  # after each call, in debug mode
     shows_vectors: bool = False
     keep_vectors: Callable[[Workflow], None] | None = None
+    forecasts: Callable[[Predictor], Forecasts | None] = _none_beside

@@ -118,5 +118,19 @@ ITERATIONS = pa.schema(
     ]
 )
 
+# One row a forecast that a real engine makes beside its iterations (a network on the model's hidden state).
+FORECASTS = pa.schema(
+    [
+        *CELL_FIELDS,
+        pa.field("told_at_s", pa.float64()),  # when the policy was told
+        pa.field("workflow_id", pa.string()),
+        pa.field("call_index", pa.int32()),
+        pa.field("num_calls", pa.int32()),  # in one batch: all prompts that the iteration completed
+        pa.field("seconds", pa.float64()),  # from the hidden states' being there to the forecasts'
+        pa.field("late_s", pa.float64()),  # from the prompt's end to the policy's being told
+        pa.field("engine_s", pa.float64()),  # what the batch took of the engine's own thread
+    ]
+)
+
 TABLES = {"calls": CALLS, "workflows": WORKFLOWS, "cache_events": EVENTS, "occupancy": OCCUPANCY}
-REPLAY_TABLES = {"iterations": ITERATIONS}
+REPLAY_TABLES = {"iterations": ITERATIONS, "forecasts": FORECASTS}
