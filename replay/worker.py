@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +12,7 @@ import torch
 
 from pbkv.predict.live import LiveCalls
 from pbkv.replay.batch import Slice
+from pbkv.replay.memory import memory_errors
 from pbkv.replay.tokens import tokens_of
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ModelWorker:
     # ------------------------------------------------------------------ a worker's duties
 
     def iteration_s(self, chunks: Sequence[Chunk], decoding: Decoding) -> float:
-        with _memory_errors():
+        with memory_errors():
             decodes = [self._decode_slice(request, made) for request, made in decoding.requests()]
             prefills = [self._prefill_slice(request, num_tokens) for request, num_tokens in chunks]
             cpu_s = self._pace.since_s
@@ -103,7 +103,7 @@ class ModelWorker:
         return seconds
 
     def decodes_s(self, decoding: Decoding, num_iterations: int) -> float:
-        with _memory_errors():
+        with memory_errors():
             requests = decoding.requests()
             batch = [self._decode_slice(request, made, num_iterations) for request, made in requests]
             tokens = np.stack(
@@ -159,15 +159,6 @@ class ModelWorker:
     def _learn(self, decode_s: float) -> None:
         before = decode_s if self._decode_s is None else self._decode_s
         self._decode_s = before + _NEW_WEIGHT * (decode_s - before)
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """The device's memory errors as Python's own."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error).partition("\n")[0]) from error
 
 
 def completed_prompts(chunks: Sequence[Chunk]) -> list[tuple[int, Request]]:

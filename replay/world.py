@@ -13,6 +13,7 @@ import torch
 from pbkv.predict.checks import live_graph
 from pbkv.replay.copies import RealCopies
 from pbkv.replay.forecasts import SideForecasts, Told
+from pbkv.replay.memory import memory_errors
 from pbkv.replay.model import page_shape
 from pbkv.replay.pace import Pace
 from pbkv.replay.page_tables import PageTables
@@ -44,12 +45,13 @@ def real_world(
     """Pools of the sizes of ``cache`` for ``model``, as long as the context lasts.
 
     ``keep_vectors`` is called with each workflow at its end, whose calls then have the model's vectors.
-    Raises ConfigError if they do not fit into the memory that is free.
+    Raises ConfigError if they do not fit into the memory that is free, MemoryError if they do not after all.
     """
     env, pace, device = simpy.Environment(), Pace(), next(model.parameters()).device
     shape = page_shape(model, cache.block_size)
-    gpu = Pool(shape, cache.gpu_blocks, device, layout=settings.layout)
-    host = _host_pool(gpu, cache.host_blocks)
+    with memory_errors():
+        gpu = Pool(shape, cache.gpu_blocks, device, layout=settings.layout)
+        host = _host_pool(gpu, cache.host_blocks)
     tables = PageTables(cache.gpu_blocks, cache.host_blocks)
     transfers = None if host is None else Transfers(gpu, host)
     runner = ModelRunner(model, gpu, RunnerConfig(compile_backend=settings.compile_backend))

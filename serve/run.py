@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pbkv
 from pbkv.serve.workload import check_fit, check_predictors
-from pbkv.traces.errors import StoppedError
+from pbkv.traces.errors import ConfigError, StoppedError
 from pbkv.traces.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ def run_cells(
             if results:
                 publish()
             raise
+        except MemoryError as error:  # before a cell has begun: its world found no room
+            if not results:
+                raise ConfigError("memory", str(error), "room for the first cell") from error
+            publish()
+            raise StoppedError(out, str(error)) from error
         publish()
     if results[-1].stopped:
         raise StoppedError(out, results[-1].stopped)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pbkv.analysis.load import load
 from pbkv.traces.generate import generate_workload, workload_metadata
 from pbkv.traces.writer import write_trace
 
@@ -87,4 +88,63 @@ def test_an_interrupt_leaves_nothing_half_written(trace: Path, tmp_path: Path) -
     os.kill(running.pid, signal.SIGTERM)
     _, said = running.communicate(timeout=60)
     assert (running.returncode, said.splitlines()[-1]) == (130, "interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+PROBLEM = "CUDA out of memory. Tried to allocate 2.00 GiB."
+_RUNS_OUT = """
+import torch
+from pbkv.replay import {module} as module
+from pbkv.cli import main
+
+plain, num_left = module.{name}, {number}
+
+def runs_out(*given, **named):
+    global num_left
+    num_left -= 1
+    if num_left < 0:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nMore of it.")
+    return plain(*given, **named)
+
+module.{name} = runs_out
+main()
+"""
+
+
+def out_of_memory(
+    trace: Path, out: Path, module: str, name: str, number: int
+) -> subprocess.CompletedProcess[str]:
+    """A replay of two cells whose call ``number`` of the module's ``name`` runs out of memory."""
+    program = _RUNS_OUT.format(module=module, name=name, number=number)
+    arguments = ("replay", str(trace), *MODEL, *SMALL, "--policy", "lru,pbkv", "-o", str(out))
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "number", "stopped"),
+    [
+        ("runner", "ModelRunner.run", 30, [PROBLEM]),  # in the middle of the first cell
+        ("world", "Pool", 2, [""]),  # the second cell's pool
+    ],
+)
+def test_out_of_memory_stops_the_run_and_what_was_written_is_kept_and_marked(
+    module: str, name: str, number: int, stopped: list[str], trace: Path, tmp_path: Path
+) -> None:
+    done = out_of_memory(trace, out := tmp_path / "run", module, name, number)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {out}: stopped, what was written is kept: {PROBLEM}\n"
+    run = load(out)
+    assert (run.config["complete"], run.config["num_planned_cells"]) == (False, 2)
+    assert [cell["stopped"] for cell in run.config["cells"]] == stopped
+    assert len(run.calls) == sum(cell["num_calls"] for cell in run.config["cells"])
+    assert pq.read_table(out / "iterations.parquet").num_rows > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_out_of_memory_before_anything_ran_leaves_nothing(trace: Path, tmp_path: Path) -> None:
+    done = out_of_memory(trace, tmp_path / "run", "world", "Pool", 0)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: memory: got {PROBLEM}, expected room for the first cell\n"
     assert list(tmp_path.iterdir()) == []

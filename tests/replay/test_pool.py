@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,3 +132,10 @@ def test_host_memory_is_pinned_once_and_unpinned_once(monkeypatch: pytest.Monkey
     held.close()
     at = held.bytes.data_ptr()
     assert calls == [("cudaHostRegister", at, 1 << 20, 1), ("cudaHostUnregister", at)]
+
+
+def test_a_host_pool_that_cuda_does_not_pin_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses = SimpleNamespace(cudaHostRegister=lambda *_: SimpleNamespace(value=2))
+    monkeypatch.setattr(memory, "_cudart", lambda: refuses)
+    with pytest.raises(ConfigError, match=r"host pool: got 0.5 GiB, .* can pin here \(its error 2\)"):
+        HostMemory(1 << 29, is_pinned=True)
