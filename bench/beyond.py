@@ -1,4 +1,4 @@
-"""The policy `oldest-first` against all others on generated workloads: cells in runs/beyond/, resumable.
+"""The policy `warm-first` against all others on generated workloads: cells in runs/beyond/, resumable.
 
     python bench/beyond.py            # everything, about an hour on one core; then bench/beyond_report.py
 
@@ -6,7 +6,7 @@ Parts: ``paper`` (the paper's setting, ten seeds), ``concurrency`` (36 to 96), `
 requests: vLLM's batches, 24 workflows at a time, the pool in the band of pressure), ``faults`` and ``mix``.
 ``NAME-handed``: the same calls, but each prompt is the whole transcript so far (what each agent reads is
 appended), as where agents hand a conversation on. ``drift``: 125 workflows HoVer-like, then 125
-Finance-like. ``mix``: the three in turn. Ablations are `oldest-first` without one ingredient; they exist
+Finance-like. ``mix``: the three in turn. Ablations are `warm-first` without one ingredient; they exist
 here alone.
 """
 
@@ -28,7 +28,6 @@ from bench.beyond_ablations import ABLATIONS, register  # noqa: E402 - needs the
 from bench.real import pools  # noqa: E402
 from pbkv.cache.config import WriteMode  # noqa: E402
 from pbkv.cache.policy import PolicyOptions  # noqa: E402
-from pbkv.paper.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
 from pbkv.paper.experiments import (  # noqa: E402
     BATCHING,
     CONCURRENCIES,
@@ -42,6 +41,9 @@ from pbkv.serve.config import EngineConfig  # noqa: E402
 from pbkv.serve.faults import Faults  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
+from pbkv.study.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
+from pbkv.study.measures import means_of  # noqa: E402
+from pbkv.study.workers import Processes  # noqa: E402
 from pbkv.traces.generate import generate_workload, workload_metadata  # noqa: E402
 from pbkv.traces.reader import Trace  # noqa: E402
 from pbkv.traces.writer import write_trace  # noqa: E402
@@ -53,8 +55,8 @@ THROUGH, EXCLUSIVE = "write-through", "exclusive"
 CONCURRENCY = {"hover": 72, "swe": 24, "finance": 48}
 SCARCE_CONCURRENCY, SCARCE_PROFILE = 24, "2xa6000-qwen3-32b"
 SCARCE = {"hover": "above", "swe": "in", "finance": "above", "hover-handed": "above", "swe-handed": "in"}
-NEW, BEGUN = "oldest-first", "lru+arrival"
-MAIN = ("lru", "lae", "pbkv", "ttl", BEGUN, "pbkv+arrival", NEW, "infinite", "infinite+arrival")
+NEW, BEGUN = "warm-first", "lru+warm"
+MAIN = ("lru", "lae", "pbkv", "ttl", BEGUN, "pbkv+warm", NEW, "infinite", "infinite+warm")
 TEN_SEEDS = (BEGUN, NEW)  # PBKV's and LRU's ten are in docs/results/paper/cells.parquet
 FEW = 1
 SCARCE_MAIN = ("lru", "lae", "pbkv", BEGUN, NEW, "belady", "infinite")
@@ -93,7 +95,9 @@ class Cell:
 
     def run(self) -> dict[str, Any]:
         register()
-        return {**self.key(), **simulated(trace_of(self.folder, self.workload, self.seed), self._settings())}
+        trace = trace_of(self.folder, self.workload, self.seed)
+        with simulated(trace, self._settings(), self.folder) as (result, out):
+            return {**self.key(), **means_of(result, out)}
 
     def _settings(self) -> Settings:
         scarce = bool(self.pressure)
@@ -239,7 +243,7 @@ def main() -> None:
         if cell.pressure:
             pool_of(arguments.work, cell.workload, cell.pressure)
     kept = Kept(arguments.work / "cells.jsonl", code_state())
-    for number, row in enumerate(run_jobs(jobs, kept, arguments.workers, lambda done: None)):
+    for number, row in enumerate(run_jobs(jobs, kept, Processes(arguments.workers), lambda done: None)):
         if number % 50 == 0:
             print(f"{sum(map(kept.has, jobs)):,} of {len(jobs):,}: {row['workload']}", file=sys.stderr)
 

@@ -26,10 +26,11 @@ from pbkv.cache.follower import NOTHING, Changed, Follower
 
 if TYPE_CHECKING:
     from pbkv.cache.activity import Activity
+    from pbkv.cache.arrivals import Arrivals
+    from pbkv.cache.config import CacheConfig
     from pbkv.cache.decisions import Lease
     from pbkv.cache.known import Known
     from pbkv.cache.manager import CacheManager
-    from pbkv.cache.oldest import Arrivals
     from pbkv.cache.scheduling import Waiting
     from pbkv.cache.tree import Node
     from pbkv.traces.schema import Workflow
@@ -48,6 +49,12 @@ class Patience(Follower):
         self._running: set[_Ask] = set()
         self._until_s: dict[_Ask, tuple[int, float]] = {}  # refused: at which change, and until when
         self._num_changes = 0
+        self._host_keeps = (
+            0.0  # the chance that a copy made at insertion outlives the one on the GPU for long
+        )
+
+    def begun(self, config: CacheConfig) -> None:
+        self._host_keeps = max(0.0, 1.0 - config.gpu_blocks / max(config.host_blocks, 1))
 
     # ------------------------------------------------------------------ what happens
 
@@ -111,8 +118,7 @@ class Patience(Follower):
         if not node.tags or min(map(self._number, node.tags)) >= number:
             return 0.0
         costs, size = self._known.costs, self._known.block_size
-        if self._known.copies_at_eviction:
-            miss_s = costs.load_s(node.num_blocks * size)
-        else:
-            miss_s = costs.prefill_s(node.start * size, node.num_blocks * size)
-        return min(self._chance(node), 1.0) * miss_s
+        load_s = costs.load_s(node.num_blocks * size)
+        prefill_s = costs.prefill_s(node.start * size, node.num_blocks * size)
+        stays = 1.0 if self._known.copies_at_eviction else self._host_keeps if node.host else 0.0
+        return min(self._chance(node), 1.0) * (stays * load_s + (1.0 - stays) * prefill_s)
