@@ -57,8 +57,9 @@ SCARCE_CONCURRENCY, SCARCE_PROFILE = 24, "2xa6000-qwen3-32b"
 SCARCE = {"hover": "above", "swe": "in", "finance": "above", "hover-handed": "above", "swe-handed": "in"}
 NEW, BEGUN = "warm-first", "lru+warm"
 MAIN = ("lru", "lae", "pbkv", "ttl", BEGUN, "pbkv+warm", NEW, "infinite", "infinite+warm")
-TEN_SEEDS = (BEGUN, NEW)  # PBKV's and LRU's ten are in docs/results/paper/cells.parquet
-FEW = 1
+LOADED = ("lru", "pbkv", BEGUN, NEW)
+TEN_SEEDS = (*LOADED, "infinite+warm")
+FEW = 3  # seeds of the rest of the paper's setting
 SCARCE_MAIN = ("lru", "lae", "pbkv", BEGUN, NEW, "belady", "infinite")
 FAULTS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -191,23 +192,24 @@ def cells(folder: Path) -> list[Cell]:
     for seed, workload, policy in product(range(10), CONCURRENCY, MAIN):
         if seed < FEW or policy in TEN_SEEDS:
             found.append(_paper(folder, "paper", workload, seed, policy))
+    for at, policy in product(CONCURRENCIES, LOADED):
+        found.append(Cell(folder, "concurrency", "hover", 0, policy, concurrency=at))
     hosts = ((1.0, THROUGH), (0.0, THROUGH), (1.0, EXCLUSIVE))
-    for seed, (ratio, mode), (workload, pressure) in product(range(FEW), hosts, SCARCE.items()):
+    for (ratio, mode), (workload, pressure) in product(hosts, SCARCE.items()):
         policies = (*SCARCE_MAIN, *ABLATIONS) if (ratio, mode) == (1.0, THROUGH) else SCARCE_MAIN
-        found += [_scarce(folder, "scarce", workload, seed, p, pressure, mode, ratio) for p in policies]
-    for seed, at, policy in product(range(FEW), CONCURRENCIES, ("lru", "pbkv", BEGUN, NEW)):
-        found.append(Cell(folder, "concurrency", "hover", seed, policy, concurrency=at))
-    for seed, given, policy in product(range(FEW), FAULTS.values(), ("lae", "pbkv", NEW)):
-        found.append(replace(_paper(folder, "faults", "hover", seed, policy), **given))
-        found.append(replace(_scarce(folder, "faults", "hover", seed, policy, "above"), **given))
-    for seed, workload, policy in product(range(FEW), CONCURRENCY, ("lru", "pbkv", BEGUN, NEW)):
-        cell = replace(_paper(folder, "exclusive", workload, seed, policy), write_mode=EXCLUSIVE)
-        found += [cell, replace(cell, early=True)] if policy == NEW else [cell]
-    for seed, workload, policy in product(range(FEW), ("drift", "mix"), ("lru", "lae", "pbkv", BEGUN, NEW)):
-        found.append(Cell(folder, "mix", workload, seed, policy, concurrency=48))
-        found.append(_scarce(folder, "mix", workload, seed, policy, "in"))
-    for seed, workload, policy in product(range(FEW), CONCURRENCY, ABLATIONS):
-        found.append(_paper(folder, "ablation", workload, seed, policy))
+        found += [_scarce(folder, "scarce", workload, 0, p, pressure, mode, ratio) for p in policies]
+    for given, policy in product(FAULTS.values(), ("lae", "pbkv", NEW)):
+        found.append(replace(_paper(folder, "faults", "hover", 0, policy), **given))
+        found.append(replace(_scarce(folder, "faults", "hover", 0, policy, "above"), **given))
+    for seed, workload, policy in product(range(FEW), CONCURRENCY, LOADED):
+        found.append(replace(_paper(folder, "exclusive", workload, seed, policy), write_mode=EXCLUSIVE))
+    for workload, policy in product(("drift", "mix"), ("lae", *LOADED)):
+        found.append(Cell(folder, "mix", workload, 0, policy, concurrency=48))
+        found.append(_scarce(folder, "mix", workload, 0, policy, "in"))
+    for workload, policy in product(CONCURRENCY, ABLATIONS):
+        found.append(_paper(folder, "ablation", workload, 0, policy))
+    for seed, workload, policy in product(range(1, FEW), SCARCE, ("lru", "lae", "pbkv", BEGUN, NEW)):
+        found.append(_scarce(folder, "scarce", workload, seed, policy, SCARCE[workload]))
     return found
 
 

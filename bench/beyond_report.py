@@ -33,7 +33,7 @@ from pbkv.paper.published import MODEL_32B  # noqa: E402
 
 Row = dict[str, Any]
 HOSTS = ((0.0, "write-through"), (1.0, "write-through"), (1.0, "exclusive"))
-ORDERED = "lae+arrival"
+ORDERED = "lae+warm"
 ORACLES = ("belady", "belady-cost", "pbkv-oracle")
 
 

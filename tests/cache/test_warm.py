@@ -11,8 +11,8 @@ from pbkv.cache.config import CacheConfig, WriteMode
 from pbkv.cache.decisions import Lease
 from pbkv.cache.known import Known, MissCosts
 from pbkv.cache.named import make_policy
-from pbkv.cache.warm import AnyRead
 from pbkv.cache.patience import Patience
+from pbkv.cache.warm import AnyRead
 from pbkv.predict.forecast import Forecast
 from pbkv.serve.config import EngineConfig
 from pbkv.serve.request import Request
@@ -82,7 +82,7 @@ def test_but_not_before_who_came_long_before() -> None:
 
 
 def test_what_is_missing_is_looked_up_again_as_the_wait_grows() -> None:
-    """``cold`` lacks 72 tokens, 0.72 s for two calls; ``other`` came a second later, and lacks nothing yet."""
+    """``cold`` lacks 72 tokens, 0.72 s for two calls; ``other`` came a second later and lacks nothing."""
     world, _ = make(40)
     cold, other = flow("x", "ab", own=72), flow("y", "aa", own=40)
     world.serve(cold)
