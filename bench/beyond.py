@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -148,7 +148,7 @@ def _workflows(workload: str, seed: int) -> Iterator[Workflow]:
         yield from generate_workload(workload, NUM_WORKFLOWS, seed)
 
 
-def _handed(calls: list[Call]) -> list[Call]:
+def _handed(calls: Sequence[Call]) -> list[Call]:
     """Each prompt is all that was read so far, in the order in which it was first read."""
     transcript, handed = dict[int, int](), []
     for call in calls:

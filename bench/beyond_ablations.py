@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pbkv.cache import named
@@ -71,4 +72,4 @@ ABLATIONS = tuple(f"warm-first-without-{what.replace(' ', '-')}" for what in ING
 def register() -> None:
     """Make the ablations known by name in this process."""
     for name, what in zip(ABLATIONS, INGREDIENTS, strict=True):
-        named._COSTED[name] = lambda options, known, what=what: _without(what, options, known)
+        named._COSTED[name] = partial(_without, what)

@@ -96,7 +96,7 @@ def test_what_was_left_goes_before_what_will_be_read() -> None:
 def test_the_readers_of_a_node_are_those_whose_last_calls_run_through_it(
     drawn: list[tuple[str, list[int]]], gpu_blocks: int
 ) -> None:
-    """Whatever was cut in between. What was evicted and is computed again for one agent has that one alone."""
+    """Whatever was cut. What was evicted and is computed again for one agent has that one alone."""
     world, activity = make(gpu_blocks)
     workflow = flow(*[(agent, tuple(segments)) for agent, segments in drawn])
     last: dict[str, int] = {}
