@@ -5,9 +5,9 @@ read again with some chance and must then be computed again: a cost in seconds o
 
     cost = Σ over the next victims of chance · seconds of the miss,
 
-the miss being a copy from the host where the write mode keeps evicted entries there, else a prefill at that
-depth. As long as the request waits, one of the B running sequences' shares of the engine is not used: it
-loses 1/B of a second a second. So it waits until the two are equal,
+the miss being a copy from the host as far as the host will have kept it, else a prefill at that depth. As
+long as the request waits, one of the B running sequences' shares of the engine is not used: it loses 1/B of
+a second a second. So it waits until the two are equal,
 
     submitted + B · cost,
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _Ask = tuple[str, int]  # a workflow's call
 _LOOKED_AHEAD = 2.0  # a request's next look is at most this multiple of its wait so far away …
+_FADES = 0.99  # at each entry that leaves
 _LEAST_WAIT_S = 0.5  # … and no nearer than this: the walk over victims ends there
 
 
@@ -49,12 +50,11 @@ class Patience(Follower):
         self._running: set[_Ask] = set()
         self._until_s: dict[_Ask, tuple[int, float]] = {}  # refused: at which change, and until when
         self._num_changes = 0
-        self._host_keeps = (
-            0.0  # the chance that a copy made at insertion outlives the one on the GPU for long
-        )
+        self._left = [1.0, 0.0]  # blocks that no tier has any more, fading: of retired and of active entries
+        self._host_is_larger = False
 
     def begun(self, config: CacheConfig) -> None:
-        self._host_keeps = max(0.0, 1.0 - config.gpu_blocks / max(config.host_blocks, 1))
+        self._host_is_larger = config.host_blocks > config.gpu_blocks
 
     # ------------------------------------------------------------------ what happens
 
@@ -75,6 +75,10 @@ class Patience(Follower):
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         self._num_changes += 1
         return NOTHING
+
+    def removed(self, node: Node) -> None:
+        self._left = [blocks * _FADES for blocks in self._left]
+        self._left[bool(node.tags)] += node.num_blocks
 
     # ------------------------------------------------------------------ what is asked
 
@@ -120,5 +124,17 @@ class Patience(Follower):
         costs, size = self._known.costs, self._known.block_size
         load_s = costs.load_s(node.num_blocks * size)
         prefill_s = costs.prefill_s(node.start * size, node.num_blocks * size)
-        stays = 1.0 if self._known.copies_at_eviction else self._host_keeps if node.host else 0.0
+        stays = self._stays(node)
         return min(self._chance(node), 1.0) * (stays * load_s + (1.0 - stays) * prefill_s)
+
+    def _stays(self, node: Node) -> float:
+        """The chance that a copy on the host outlives the one on the GPU.
+
+        Where copies are made at insertion, a host no larger than the GPU holds what the GPU holds. A larger
+        one keeps active entries as long as retired ones go in their place.
+        """
+        if self._known.copies_at_eviction:
+            return 1.0
+        if not (node.host and self._host_is_larger):
+            return 0.0
+        return self._left[False] / sum(self._left)
