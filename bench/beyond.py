@@ -1,4 +1,4 @@
-"""The policy `oldest-first` against all others on generated workloads: cells in runs/beyond/, resumable.
+"""The policy `warm-first` against all others on generated workloads: cells in runs/beyond/, resumable.
 
     python bench/beyond.py            # everything, about an hour on one core; then bench/beyond_report.py
 
@@ -6,7 +6,7 @@ Parts: ``paper`` (the paper's setting, ten seeds), ``concurrency`` (36 to 96), `
 requests: vLLM's batches, 24 workflows at a time, the pool in the band of pressure), ``faults`` and ``mix``.
 ``NAME-handed``: the same calls, but each prompt is the whole transcript so far (what each agent reads is
 appended), as where agents hand a conversation on. ``drift``: 125 workflows HoVer-like, then 125
-Finance-like. ``mix``: the three in turn. Ablations are `oldest-first` without one ingredient; they exist
+Finance-like. ``mix``: the three in turn. Ablations are `warm-first` without one ingredient; they exist
 here alone.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -28,7 +28,6 @@ from bench.beyond_ablations import ABLATIONS, register  # noqa: E402 - needs the
 from bench.real import pools  # noqa: E402
 from pbkv.cache.config import WriteMode  # noqa: E402
 from pbkv.cache.policy import PolicyOptions  # noqa: E402
-from pbkv.paper.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
 from pbkv.paper.experiments import (  # noqa: E402
     BATCHING,
     CONCURRENCIES,
@@ -42,6 +41,9 @@ from pbkv.serve.config import EngineConfig  # noqa: E402
 from pbkv.serve.faults import Faults  # noqa: E402
 from pbkv.sim.profile import load_profile  # noqa: E402
 from pbkv.sim.settings import Settings  # noqa: E402
+from pbkv.study.cells import Kept, clear_scratch, code_state, run_jobs, simulated  # noqa: E402
+from pbkv.study.measures import means_of  # noqa: E402
+from pbkv.study.workers import Processes  # noqa: E402
 from pbkv.traces.generate import generate_workload, workload_metadata  # noqa: E402
 from pbkv.traces.reader import Trace  # noqa: E402
 from pbkv.traces.writer import write_trace  # noqa: E402
@@ -53,10 +55,11 @@ THROUGH, EXCLUSIVE = "write-through", "exclusive"
 CONCURRENCY = {"hover": 72, "swe": 24, "finance": 48}
 SCARCE_CONCURRENCY, SCARCE_PROFILE = 24, "2xa6000-qwen3-32b"
 SCARCE = {"hover": "above", "swe": "in", "finance": "above", "hover-handed": "above", "swe-handed": "in"}
-NEW, BEGUN = "oldest-first", "lru+arrival"
-MAIN = ("lru", "lae", "pbkv", "ttl", BEGUN, "pbkv+arrival", NEW, "infinite", "infinite+arrival")
-TEN_SEEDS = (BEGUN, NEW)  # PBKV's and LRU's ten are in docs/results/paper/cells.parquet
-FEW = 1
+NEW, BEGUN = "warm-first", "lru+warm"
+MAIN = ("lru", "lae", "pbkv", "ttl", BEGUN, "pbkv+warm", NEW, "infinite", "infinite+warm")
+LOADED = ("lru", "pbkv", BEGUN, NEW)
+TEN_SEEDS = (*LOADED, "infinite+warm")
+FEW = 3  # seeds of the rest of the paper's setting
 SCARCE_MAIN = ("lru", "lae", "pbkv", BEGUN, NEW, "belady", "infinite")
 FAULTS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -93,7 +96,9 @@ class Cell:
 
     def run(self) -> dict[str, Any]:
         register()
-        return {**self.key(), **simulated(trace_of(self.folder, self.workload, self.seed), self._settings())}
+        trace = trace_of(self.folder, self.workload, self.seed)
+        with simulated(trace, self._settings(), self.folder) as (result, out):
+            return {**self.key(), **means_of(result, out)}
 
     def _settings(self) -> Settings:
         scarce = bool(self.pressure)
@@ -143,7 +148,7 @@ def _workflows(workload: str, seed: int) -> Iterator[Workflow]:
         yield from generate_workload(workload, NUM_WORKFLOWS, seed)
 
 
-def _handed(calls: list[Call]) -> list[Call]:
+def _handed(calls: Sequence[Call]) -> list[Call]:
     """Each prompt is all that was read so far, in the order in which it was first read."""
     transcript, handed = dict[int, int](), []
     for call in calls:
@@ -187,23 +192,24 @@ def cells(folder: Path) -> list[Cell]:
     for seed, workload, policy in product(range(10), CONCURRENCY, MAIN):
         if seed < FEW or policy in TEN_SEEDS:
             found.append(_paper(folder, "paper", workload, seed, policy))
+    for at, policy in product(CONCURRENCIES, LOADED):
+        found.append(Cell(folder, "concurrency", "hover", 0, policy, concurrency=at))
     hosts = ((1.0, THROUGH), (0.0, THROUGH), (1.0, EXCLUSIVE))
-    for seed, (ratio, mode), (workload, pressure) in product(range(FEW), hosts, SCARCE.items()):
+    for (ratio, mode), (workload, pressure) in product(hosts, SCARCE.items()):
         policies = (*SCARCE_MAIN, *ABLATIONS) if (ratio, mode) == (1.0, THROUGH) else SCARCE_MAIN
-        found += [_scarce(folder, "scarce", workload, seed, p, pressure, mode, ratio) for p in policies]
-    for seed, at, policy in product(range(FEW), CONCURRENCIES, ("lru", "pbkv", BEGUN, NEW)):
-        found.append(Cell(folder, "concurrency", "hover", seed, policy, concurrency=at))
-    for seed, given, policy in product(range(FEW), FAULTS.values(), ("lae", "pbkv", NEW)):
-        found.append(replace(_paper(folder, "faults", "hover", seed, policy), **given))
-        found.append(replace(_scarce(folder, "faults", "hover", seed, policy, "above"), **given))
-    for seed, workload, policy in product(range(FEW), CONCURRENCY, ("lru", "pbkv", BEGUN, NEW)):
-        cell = replace(_paper(folder, "exclusive", workload, seed, policy), write_mode=EXCLUSIVE)
-        found += [cell, replace(cell, early=True)] if policy == NEW else [cell]
-    for seed, workload, policy in product(range(FEW), ("drift", "mix"), ("lru", "lae", "pbkv", BEGUN, NEW)):
-        found.append(Cell(folder, "mix", workload, seed, policy, concurrency=48))
-        found.append(_scarce(folder, "mix", workload, seed, policy, "in"))
-    for seed, workload, policy in product(range(FEW), CONCURRENCY, ABLATIONS):
-        found.append(_paper(folder, "ablation", workload, seed, policy))
+        found += [_scarce(folder, "scarce", workload, 0, p, pressure, mode, ratio) for p in policies]
+    for given, policy in product(FAULTS.values(), ("lae", "pbkv", NEW)):
+        found.append(replace(_paper(folder, "faults", "hover", 0, policy), **given))
+        found.append(replace(_scarce(folder, "faults", "hover", 0, policy, "above"), **given))
+    for seed, workload, policy in product(range(FEW), CONCURRENCY, LOADED):
+        found.append(replace(_paper(folder, "exclusive", workload, seed, policy), write_mode=EXCLUSIVE))
+    for workload, policy in product(("drift", "mix"), ("lae", *LOADED)):
+        found.append(Cell(folder, "mix", workload, 0, policy, concurrency=48))
+        found.append(_scarce(folder, "mix", workload, 0, policy, "in"))
+    for workload, policy in product(CONCURRENCY, ABLATIONS):
+        found.append(_paper(folder, "ablation", workload, 0, policy))
+    for seed, workload, policy in product(range(1, FEW), SCARCE, ("lru", "lae", "pbkv", BEGUN, NEW)):
+        found.append(_scarce(folder, "scarce", workload, seed, policy, SCARCE[workload]))
     return found
 
 
@@ -239,7 +245,7 @@ def main() -> None:
         if cell.pressure:
             pool_of(arguments.work, cell.workload, cell.pressure)
     kept = Kept(arguments.work / "cells.jsonl", code_state())
-    for number, row in enumerate(run_jobs(jobs, kept, arguments.workers, lambda done: None)):
+    for number, row in enumerate(run_jobs(jobs, kept, Processes(arguments.workers), lambda done: None)):
         if number % 50 == 0:
             print(f"{sum(map(kept.has, jobs)):,} of {len(jobs):,}: {row['workload']}", file=sys.stderr)
 

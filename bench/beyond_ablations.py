@@ -1,63 +1,75 @@
-"""`oldest-first` with one ingredient taken out; registered by name for bench/beyond.py alone."""
+"""`warm-first` with one ingredient taken out; registered by name for bench/beyond.py alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pbkv.cache import named
+from pbkv.cache.activity import TimedActivity
 from pbkv.cache.inheritance import NoInheritance
-from pbkv.cache.oldest import Arrivals, ByArrival, SilentActivity, YoungestLeaves
-from pbkv.cache.patience import Patience
 from pbkv.cache.pbkv import RetiredFirst
 from pbkv.cache.policy import Policy, PolicyOptions
+from pbkv.cache.warm import SilentActivity, WarmFirst
 
 if TYPE_CHECKING:
     from pbkv.cache.known import Known
-    from pbkv.cache.tree import Node
+    from pbkv.cache.manager import CacheManager
+    from pbkv.cache.scheduling import Waiting
 
 
-class _ByChance(YoungestLeaves):
-    """Without age: the less likely first."""
+class _EverTouched(SilentActivity):
+    """Who has ever touched an entry counts, as in the paper."""
 
-    def key(self, node: Node) -> tuple[bool, float, float, float, float]:
-        retired, _, _, chance, depth = super().key(node)
-        return (retired, 0.0, 0.0, chance, depth) if node.tags else super().key(node)
+    touched = TimedActivity.touched
 
 
-class _ByAge(YoungestLeaves):
-    """Without forecasts: the youngest first."""
+class _ByArrival(WarmFirst):
+    """Workflows as they came."""
 
-    def key(self, node: Node) -> tuple[bool, float, float, float, float]:
-        retired, _, age, _, depth = super().key(node)
-        return (retired, 0.0, age, 0.0, depth) if node.tags else super().key(node)
+    def key(self, request: Waiting, manager: CacheManager, now_s: float) -> tuple[float, int]:
+        arrived_s = self._arrivals.arrived_s(request.described.workflow_id, request.submitted_at_s)
+        return arrived_s, request.position
+
+
+class _BySubmission(WarmFirst):
+    """Requests by their own submission and their misses."""
+
+    def key(self, request: Waiting, manager: CacheManager, now_s: float) -> tuple[float, int]:
+        due_s, position = super().key(request, manager, now_s)
+        arrived_s = self._arrivals.arrived_s(request.described.workflow_id, request.submitted_at_s)
+        return due_s - arrived_s + request.submitted_at_s, position
 
 
 def _without(what: str, options: PolicyOptions, known: Known) -> Policy:
-    full = named.make_policy("oldest-first", 0, options, known)
+    """The parts are made anew by the policy; its classes are exchanged for those above."""
+    full = named.make_policy("warm-first", 0, options, known)
+    activity, _, order, rule = full.followers
     if what == "order":
         return replace(full, request_order=None)
-    activity, arrivals, rule = full.followers
-    assert isinstance(activity, SilentActivity)
-    assert isinstance(arrivals, Arrivals)
-    assert isinstance(rule, Patience)
     if what == "patience":
-        return replace(full, followers=(activity, arrivals), admission=None)
+        return replace(full, followers=tuple(f for f in full.followers if f is not rule), admission=None)
+    if what == "eviction":
+        return replace(full, gpu_order=RetiredFirst(), host_order=RetiredFirst())
     if what == "inheritance":
+        assert isinstance(activity, SilentActivity)
         activity._inheritance = NoInheritance()
         return full
-    kind = {"age": _ByChance, "chance": _ByAge}.get(what)
-    if kind is not None:
-        return replace(full, gpu_order=kind(activity, arrivals), host_order=kind(activity, arrivals))
-    order = RetiredFirst()  # "eviction": LAE's
-    return replace(full, gpu_order=order, host_order=RetiredFirst(), request_order=ByArrival(arrivals))
+    part, kind = {
+        "last calls": (activity, _EverTouched),
+        "misses": (order, _ByArrival),
+        "arrivals": (order, _BySubmission),
+    }[what]
+    part.__class__ = kind
+    return full
 
 
-_INGREDIENTS = ("order", "patience", "eviction", "chance", "age", "inheritance")
-ABLATIONS = tuple(f"oldest-first-without-{what}" for what in _INGREDIENTS)
+INGREDIENTS = ("order", "misses", "arrivals", "patience", "eviction", "last calls", "inheritance")
+ABLATIONS = tuple(f"warm-first-without-{what.replace(' ', '-')}" for what in INGREDIENTS)
 
 
 def register() -> None:
     """Make the ablations known by name in this process."""
-    for name, what in zip(ABLATIONS, _INGREDIENTS, strict=True):
-        named._COSTED[name] = lambda options, known, what=what: _without(what, options, known)
+    for name, what in zip(ABLATIONS, INGREDIENTS, strict=True):
+        named._COSTED[name] = partial(_without, what)

@@ -33,8 +33,8 @@ from pbkv.paper.published import MODEL_32B  # noqa: E402
 
 Row = dict[str, Any]
 HOSTS = ((0.0, "write-through"), (1.0, "write-through"), (1.0, "exclusive"))
-ORDERED = "lae+arrival"
 ORACLES = ("belady", "belady-cost", "pbkv-oracle")
+_LEAST_GAP = 0.02  # of LRU's latency: below it "of the way" is a quotient of noise
 
 
 class Cells:
@@ -207,37 +207,49 @@ def mixes(cells: Cells) -> str:
 
 
 def real(rows: Sequence[Row]) -> str:
-    by_key = {(*_real_place(row), row["policy"]): row for row in rows if row["draw"] == 0}
-    places = list(dict.fromkeys(_real_place(row) for row in rows))
-    worse, later, table = 0, 0, []
-    for place in places:
-        lru, pbkv, new, order = (by_key.get((*place, p)) for p in ("lru", "pbkv", NEW, ORDERED))
-        if lru is None or pbkv is None or new is None:
+    """Means over draws of what is paired by draw."""
+    by_place: dict[tuple[str, str, float, str], dict[tuple[str, int], Row]] = {}
+    for row in rows:
+        by_place.setdefault(_real_place(row), {})[row["policy"], row["draw"]] = row
+    slower, later, shares, table = [0, 0], [0, 0], dict[bool, list[float]](), []
+    for (dataset, pressure, host, mode), cells in by_place.items():
+        draws = sorted(draw for policy, draw in cells if policy == NEW)
+        if not draws:
             continue
-        best = min(by_key[*place, o]["jct_s"] for o in ORACLES if (*place, o) in by_key)
-        gap = lru["jct_s"] - best
-        share = f"{100 * (lru['jct_s'] - new['jct_s']) / gap:.0f}" if gap > 0.02 * lru["jct_s"] else ""
-        ratio, p95 = new["jct_s"] / lru["jct_s"], new["jct_p95_s"] / pbkv["jct_p95_s"]
-        worse, later = worse + (ratio > 1.01), later + (p95 > 1.0)
-        dataset, pressure, host, mode = place
+        over_lru = {
+            p: np.array([cells[p, d]["jct_s"] / cells["lru", d]["jct_s"] for d in draws])
+            for p in ("pbkv", NEW, *ORACLES)
+        }
+        best = np.min([over_lru[oracle] for oracle in ORACLES], axis=0)
+        p95 = np.array([cells[NEW, d]["jct_p95_s"] / cells["pbkv", d]["jct_p95_s"] for d in draws])
+        new, gap = over_lru[NEW], 1 - best.mean()
+        share = (1 - new.mean()) / gap
+        if pressure == "in" and gap > _LEAST_GAP:
+            shares.setdefault(mode == "exclusive", []).append(share)
+        slower = [slower[0] + (new.mean() > 1.01), slower[1] + int((new > 1.01).sum())]
+        later = [later[0] + (p95.mean() > 1.005), later[1] + int((p95 > 1.005).sum())]
         table.append(
             (
                 dataset,
                 f"{pressure}, {host:g}×" + (f" {_short(mode)}" if host else ""),
-                f"{lru['jct_s']:.0f}",
-                f"{pbkv['jct_s'] / lru['jct_s']:.2f}",
-                f"{best / lru['jct_s']:.2f}",
-                f"{ratio:.3f}" + (" **slower**" if ratio > 1.01 else ""),
-                share,
-                f"{p95:.2f}" + (" **later**" if p95 > 1.0 else ""),
-                f"{order['jct_s'] / lru['jct_s']:.3f}" if order else "",
-                f"{order['jct_p95_s'] / pbkv['jct_p95_s']:.2f}" if order else "",
+                f"{np.mean([cells['lru', d]['jct_s'] for d in draws]):.0f}",
+                f"{over_lru['pbkv'].mean():.3f}",
+                f"{best.mean():.3f}",
+                _interval(new, 3),
+                f"{new.max():.3f}" + (" **slower**" if new.max() > 1.01 else ""),
+                f"{100 * share:.0f}" if gap > _LEAST_GAP else "",
+                _interval(p95, 2) + (" **later**" if p95.mean() > 1.005 else ""),
             )
         )
-    header = ("set", "pool, host", "LRU s", "pbkv", "best oracle", NEW, "of the way, %", "p95 over pbkv's")
-    header = (*header, ORDERED, "its p95 over pbkv's")
-    text = f"{worse} of {len(table)} cells are over 1 % slower than LRU, {later} have a later p95 than pbkv."
-    return text + "\n\n" + markdown(header, table)
+    header = ("set", "pool, host", "LRU s", "pbkv", "best oracle", NEW, "its worst draw")
+    mean = np.mean([share for group in shares.values() for share in group])
+    text = (
+        f"Over 1 % slower than LRU: {slower[0]} of {len(table)} means, {slower[1]} of "
+        f"{len(table) * len(draws)} cells. p95 over 0.5 % later than pbkv's: {later[0]} means, {later[1]} "
+        f"cells. Of the way from LRU to the best oracle, mean of the in-band cells where the oracle leads by "
+        f"{100 * _LEAST_GAP:.0f} %: {100 * mean:.0f} %."
+    )
+    return text + "\n\n" + markdown((*header, "of the way, %", "p95 over pbkv's"), table)
 
 
 def _real_place(row: Row) -> tuple[str, str, float, str]:
@@ -340,7 +352,7 @@ def main() -> None:
         "Ablation: latency without an ingredient over latency with all": ablation(cells),
         "Faults (HoVer-like)": faults(cells),
         "Drift and a mix of three applications": mixes(cells),
-        "Real sets, draw 0: latency over LRU's under the same write mode": real([*known, *real_rows])
+        "Real sets, three draws: latency over LRU's under the same write mode": real([*known, *real_rows])
         if real_rows
         else "",
     }

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from pbkv.cache.activity import Activity, TimedActivity
 from pbkv.cache.admission import AllAdmit, CapacityAdmission
+from pbkv.cache.arrivals import Arrivals
 from pbkv.cache.belady import Belady, CostAwareBelady
 from pbkv.cache.eviction import EvictionOrder, Fifo, Lfu, Lru, Random, Slru
 from pbkv.cache.future import make_future
 from pbkv.cache.inheritance import LearnedInheritance, make_inheritance
 from pbkv.cache.known import NOTHING_KNOWN, Known
 from pbkv.cache.kvflow import PassOverLoading
-from pbkv.cache.oldest import Arrivals, ByArrival, SilentActivity, YoungestLeaves
 from pbkv.cache.patience import Patience
 from pbkv.cache.pbkv import (
     AggressivePrefetch,
@@ -26,6 +26,7 @@ from pbkv.cache.pbkv import (
 from pbkv.cache.plugin import plugged_policy
 from pbkv.cache.policy import Policy, PolicyOptions
 from pbkv.cache.rivals import RIVALS, fixed_ttl
+from pbkv.cache.warm import LikelyLast, SilentActivity, WarmFirst
 from pbkv.traces.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def make_policy(
         raise ConfigError("policy", name, f"{base} alone")
     policy = _base(base, seed, options, known)
     for part in sorted(parts, key=lambda part: part != "prefetch"):  # which begins anew
-        policy = _PARTS[part](base, policy, options)
+        policy = _PARTS[part](base, policy, options, known)
     return policy
 
 
@@ -124,20 +125,13 @@ def _pbkv(options: PolicyOptions, prefetch: Callable[[Activity], ConservativePre
     return Policy(ExpectedReuse(activity), host_order, (activity,), ahead, predictor=predictor)
 
 
-def _oldest_first(options: PolicyOptions, known: Known) -> Policy:
-    policy, activity, arrivals = _without_patience(options)
-    rule = Patience(activity, arrivals, known)
-    return replace(policy, followers=(*policy.followers, rule), admission=rule)
-
-
-def _without_patience(options: PolicyOptions) -> tuple[Policy, SilentActivity, Arrivals]:
+def _warm_first(options: PolicyOptions, known: Known) -> Policy:
     predictor, arrivals = options.make_predictor(), Arrivals()
     activity = SilentActivity(predictor, LearnedInheritance(), options.idle_timeout_s)
-    gpu_order, host_order = YoungestLeaves(activity, arrivals), YoungestLeaves(activity, arrivals)
-    order = ByArrival(arrivals)
-    followers = activity, arrivals
-    policy = Policy(gpu_order, host_order, followers, request_order=order, predictor=predictor)
-    return policy, activity, arrivals
+    order, rule = WarmFirst(arrivals, known), Patience(activity, arrivals, known)
+    followers = activity, arrivals, order, rule
+    gpu_order, host_order = LikelyLast(activity), LikelyLast(activity)
+    return Policy(gpu_order, host_order, followers, None, rule, order, predictor)
 
 
 def _he_oracle(options: PolicyOptions) -> Policy:
@@ -164,17 +158,17 @@ def _belady_cost(known: Known) -> Policy:
 # ---------------------------------------------------------------------- parts
 
 
-def _with_admission(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+def _with_admission(base: str, policy: Policy, options: PolicyOptions, known: Known) -> Policy:
     return _admitting(policy, rule := CapacityAdmission(options.pause_limit_s), rule)
 
 
-def _with_status(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+def _with_status(base: str, policy: Policy, options: PolicyOptions, known: Known) -> Policy:
     return _admitting(policy, PassOverLoading())
 
 
-def _by_arrival(base: str, policy: Policy, options: PolicyOptions) -> Policy:
-    arrivals = Arrivals()
-    return replace(policy, followers=(*policy.followers, arrivals), request_order=ByArrival(arrivals))
+def _warm(base: str, policy: Policy, options: PolicyOptions, known: Known) -> Policy:
+    order = WarmFirst(arrivals := Arrivals(), known)
+    return replace(policy, followers=(*policy.followers, arrivals, order), request_order=order)
 
 
 def _admitting(policy: Policy, rule: AdmissionRule, *followers: Follower) -> Policy:
@@ -182,7 +176,7 @@ def _admitting(policy: Policy, rule: AdmissionRule, *followers: Follower) -> Pol
     return replace(policy, admission=both, followers=(*policy.followers, *followers))
 
 
-def _with_prefetch(base: str, policy: Policy, options: PolicyOptions) -> Policy:
+def _with_prefetch(base: str, policy: Policy, options: PolicyOptions, known: Known) -> Policy:
     """PBKV's conservative prefetch, where nothing else tags nodes."""
     if base == "pbkv-he":
         return _full(options)
@@ -226,14 +220,14 @@ _FOLLOWING: dict[str, Callable[[PolicyOptions], Policy]] = {
     "pbkv-oracle": _full_oracle,
 }
 _READING: dict[str, Callable[[Known], Policy]] = {"belady": _belady, "belady-cost": _belady_cost}
-_COSTED: dict[str, Callable[[PolicyOptions, Known], Policy]] = {"oldest-first": _oldest_first}
+_COSTED: dict[str, Callable[[PolicyOptions, Known], Policy]] = {"warm-first": _warm_first}
 ORACLES = tuple(_READING)  # want to be told the future
 BOUNDS = (INFINITE, *ORACLES, "pbkv-he-oracle", "pbkv-oracle")
-_PARTS: dict[str, Callable[[str, Policy, PolicyOptions], Policy]] = {
+_PARTS: dict[str, Callable[[str, Policy, PolicyOptions, Known], Policy]] = {
     "admission": _with_admission,
     "prefetch": _with_prefetch,
     "status": _with_status,
-    "arrival": _by_arrival,
+    "warm": _warm,
 }
 POLICIES = (*_PLAIN, *_FOLLOWING, *_COSTED, *RIVALS, *_READING)
 PARTS = tuple(_PARTS)

@@ -5,9 +5,9 @@ read again with some chance and must then be computed again: a cost in seconds o
 
     cost = Σ over the next victims of chance · seconds of the miss,
 
-the miss being a copy from the host where the write mode keeps evicted entries there, else a prefill at that
-depth. As long as the request waits, one of the B running sequences' shares of the engine is not used: it
-loses 1/B of a second a second. So it waits until the two are equal,
+the miss being a copy from the host as far as the host will have kept it, else a prefill at that depth. As
+long as the request waits, one of the B running sequences' shares of the engine is not used: it loses 1/B of
+a second a second. So it waits until the two are equal,
 
     submitted + B · cost,
 
@@ -26,16 +26,18 @@ from pbkv.cache.follower import NOTHING, Changed, Follower
 
 if TYPE_CHECKING:
     from pbkv.cache.activity import Activity
+    from pbkv.cache.arrivals import Arrivals
+    from pbkv.cache.config import CacheConfig
     from pbkv.cache.decisions import Lease
     from pbkv.cache.known import Known
     from pbkv.cache.manager import CacheManager
-    from pbkv.cache.oldest import Arrivals
     from pbkv.cache.scheduling import Waiting
     from pbkv.cache.tree import Node
     from pbkv.traces.schema import Workflow
 
 _Ask = tuple[str, int]  # a workflow's call
 _LOOKED_AHEAD = 2.0  # a request's next look is at most this multiple of its wait so far away …
+_FADES = 0.99  # at each entry that leaves
 _LEAST_WAIT_S = 0.5  # … and no nearer than this: the walk over victims ends there
 
 
@@ -48,6 +50,11 @@ class Patience(Follower):
         self._running: set[_Ask] = set()
         self._until_s: dict[_Ask, tuple[int, float]] = {}  # refused: at which change, and until when
         self._num_changes = 0
+        self._left = [1.0, 0.0]  # blocks that no tier has any more, fading: of retired and of active entries
+        self._host_is_larger = False
+
+    def begun(self, config: CacheConfig) -> None:
+        self._host_is_larger = config.host_blocks > config.gpu_blocks
 
     # ------------------------------------------------------------------ what happens
 
@@ -68,6 +75,10 @@ class Patience(Follower):
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         self._num_changes += 1
         return NOTHING
+
+    def removed(self, node: Node) -> None:
+        self._left = [blocks * _FADES for blocks in self._left]
+        self._left[bool(node.tags)] += node.num_blocks
 
     # ------------------------------------------------------------------ what is asked
 
@@ -111,8 +122,19 @@ class Patience(Follower):
         if not node.tags or min(map(self._number, node.tags)) >= number:
             return 0.0
         costs, size = self._known.costs, self._known.block_size
+        load_s = costs.load_s(node.num_blocks * size)
+        prefill_s = costs.prefill_s(node.start * size, node.num_blocks * size)
+        stays = self._stays(node)
+        return min(self._chance(node), 1.0) * (stays * load_s + (1.0 - stays) * prefill_s)
+
+    def _stays(self, node: Node) -> float:
+        """The chance that a copy on the host outlives the one on the GPU.
+
+        Where copies are made at insertion, a host no larger than the GPU holds what the GPU holds. A larger
+        one keeps active entries as long as retired ones go in their place.
+        """
         if self._known.copies_at_eviction:
-            miss_s = costs.load_s(node.num_blocks * size)
-        else:
-            miss_s = costs.prefill_s(node.start * size, node.num_blocks * size)
-        return min(self._chance(node), 1.0) * miss_s
+            return 1.0
+        if not (node.host and self._host_is_larger):
+            return 0.0
+        return self._left[False] / sum(self._left)

@@ -48,7 +48,7 @@ CURVE = {
     "gdsf": (6860, 9437, 16588),
     "s3-fifo": (7317, 10485, 17762),
     "sieve": (6896, 9303, 13190),
-    "oldest-first": (10629, 16767, 21268),
+    "warm-first": (10750, 16618, 21268),
 }
 
 # Of a simulation with 2,400 + 2,400 blocks, 12 workflows at a time: iterations; prompt tokens found on the
@@ -78,7 +78,7 @@ SIMULATED = {
     "gdsf": (536, 235488, 5568, 97344, 11136, 10788),
     "s3-fifo": (552, 235408, 18192, 84800, 11079, 9942),
     "sieve": (525, 227520, 4224, 106656, 11620, 11356),
-    "oldest-first": (609, 328640, 144, 9344, 5224, 5213),
+    "warm-first": (640, 333904, 96, 4400, 4960, 4954),
 }
 WRITE_MODES = {
     "write-through": (539, 261408, 10528, 66464, 9521, 8863),
