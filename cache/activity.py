@@ -8,8 +8,9 @@ that has moved or ended are looked at again, and of these only the candidates of
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from pbkv.cache.follower import NOTHING, Changed, Follower
 from pbkv.cache.inheritance import Inheritance, NoInheritance
@@ -31,31 +32,56 @@ _SUMMED_FROM = 8  # tags: from so many on a node's sums are kept, and changed by
 _UNIT = 2.0**-40  # of the sums that are kept: whole numbers, so that no order of changes leaves a trace
 
 
-class _Share(NamedTuple):
-    """What one workflow adds to a node's sums, in units."""
+class _Sums:
+    """Score and value of a node with many tags, in units: a share a workflow, and who is to be asked anew."""
 
-    node: Node
-    score: int
-    value: int
+    __slots__ = ("behind", "node", "score", "shares", "value")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.score = self.value = 0
+        self.shares: dict[str, tuple[int, int]] = {}
+        self.behind: set[str] = set()  # workflows whose share may be another one by now
+
+    def change(self, workflow_id: str, score: int, value: int) -> None:
+        known_score, known_value = self.shares.get(workflow_id, (0, 0))
+        self.score += score - known_score
+        self.value += value - known_value
+        self.shares[workflow_id] = score, value
 
 
 class Expectation:
     """What one active workflow is expected to use again: a weight for each agent, and for the next call."""
 
-    __slots__ = ("_next_worth", "_worth", "candidates", "next_weights", "nodes", "paths", "shares", "weights")
+    __slots__ = (
+        "_readers",
+        "candidates",
+        "next_weights",
+        "next_worth",
+        "nodes",
+        "paths",
+        "summed",
+        "weights",
+        "worth",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, readers: Callable[[int], int]) -> None:
+        self._readers = readers
         self.nodes: list[Node] = []  # that it has touched
         self.candidates: dict[int, Node] = {}  # those of them in a queue, by serial
         self.paths: dict[int, BlockPath] = {}  # of each agent's last call, by agent bit
-        self.shares: dict[int, _Share] = {}  # in the sums that are kept, by the node's serial
+        self.summed: dict[int, _Sums] = {}  # that it has a share in, by the node's serial
         self.expect({}, {})
 
     def expect(self, weights: _WeightByBit, next_weights: _WeightByBit) -> None:
         """Weights over the horizon, and for the next call alone, by agent bit."""
         self.weights, self.next_weights = weights, next_weights
-        self._worth: dict[int, float] = {}
-        self._next_worth: dict[int, float] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Who reads from whom is seen otherwise from now on."""
+        self.worth: dict[int, float] = {}  # by sets of agents, as far as asked
+        self.next_worth: dict[int, float] = {}
 
     def take_candidates(self) -> list[Node]:
         """The nodes noted by `Activity.queued`, which are to be noted anew."""
@@ -63,17 +89,19 @@ class Expectation:
         return taken
 
     def worth_of(self, agents: int) -> float:
-        """The sum of the weights of ``agents``, a set of bits (A_w(c) · weights)."""
-        known = self._worth.get(agents)
+        """The weights of those who read what ``agents`` (bits) have touched, summed (A_w(c) · weights)."""
+        known = self.worth.get(agents)
         if known is None:
-            known = self._worth[agents] = sum(w for bit, w in self.weights.items() if agents & bit)
+            readers = self._readers(agents)
+            known = self.worth[agents] = sum(w for bit, w in self.weights.items() if readers & bit)
         return known
 
     def next_worth_of(self, agents: int) -> float:
         """The same for the next call alone (A_w(c) · P_w, eq. 1)."""
-        known = self._next_worth.get(agents)
+        known = self.next_worth.get(agents)
         if known is None:
-            known = self._next_worth[agents] = sum(w for bit, w in self.next_weights.items() if agents & bit)
+            readers = self._readers(agents)
+            known = self.next_worth[agents] = sum(w for bit, w in self.next_weights.items() if readers & bit)
         return known
 
 
@@ -81,8 +109,9 @@ class Activity(Follower):
     """Follows workflows. ``weigh`` turns a forecast into a weight for each of the predictor's agents.
 
     Among a node's tags are those of active workflows alone; whoever has tagged a node has tagged all
-    above it. What many workflows share is summed once and then changed by the one that moves, in whole
-    units of 2⁻⁴⁰; inheritance learnt since holds there from each workflow's next move on.
+    above it. What many workflows share is summed once; a workflow that moves is marked there, and its share
+    is changed when the sum is asked for, in whole units of 2⁻⁴⁰. Inheritance learnt since holds there from
+    each workflow's next move on.
     """
 
     def __init__(
@@ -96,14 +125,16 @@ class Activity(Follower):
         self._inheritance = inheritance or NoInheritance()
         self._active: dict[str, Expectation] = {}
         self._bits: dict[str, int] = {}
-        self._sums: dict[int, list[int]] = {}  # score and value of nodes with many tags, by serial
+        self._bit_by_column: list[int] = []  # of the predictor's agents
+        self._sums: dict[int, _Sums] = {}  # of nodes with many tags, by serial
+        self._summed_candidates: dict[int, Node] = {}  # those of them in a queue, by serial
 
     # ------------------------------------------------------------------ what happens
 
     def touched(self, node: Node, lease: Lease) -> None:
-        bit = self._bits.get(lease.agent) or self._bits.setdefault(lease.agent, 1 << len(self._bits))
+        bit = self._bit_of(lease.agent)
         workflow_id = lease.owner
-        expectation = self._active.get(workflow_id) or self._activate(workflow_id)
+        expectation = self._activate(workflow_id)
         expectation.paths[bit] = lease.path
         at = node
         while at.parent is not None:
@@ -120,7 +151,7 @@ class Activity(Follower):
             else:
                 tags[workflow_id] = agents | bit
             if at.serial in self._sums:
-                self._share(at, workflow_id, expectation)
+                self._add_to_sums(self._sums[at.serial], workflow_id)
             elif len(tags) >= _SUMMED_FROM:
                 self._begin_sums(at)
             at = at.parent
@@ -132,6 +163,7 @@ class Activity(Follower):
 
     def removed(self, node: Node) -> None:
         self._sums.pop(node.serial, None)
+        self._summed_candidates.pop(node.serial, None)
 
     def computed(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         self._called(workflow, position)
@@ -152,33 +184,34 @@ class Activity(Follower):
     def _called(self, workflow: Workflow, position: int) -> Expectation:
         """The workflow is active, and call ``position`` says who inherits from whom."""
         expectation = self._activate(workflow.workflow_id)
-        self._inheritance.learn(expectation.paths, self._bits.get(workflow.calls[position].agent, 0))
+        agent = self._bits.get(workflow.calls[position].agent, 0)
+        self._inheritance.learn(expectation.paths, agent, self._inherits_otherwise)
         return expectation
 
     def _activate(self, workflow_id: str) -> Expectation:
         expectation = self._active.get(workflow_id)
         if expectation is None:
-            expectation = self._active[workflow_id] = Expectation()
+            expectation = self._active[workflow_id] = Expectation(self._inheritance.readers)
         return expectation
 
-    def _expect(self, workflow_id: str, forecast: Forecast, agents: Iterable[str] | None = None) -> Changed:
+    def _bit_of(self, agent: str) -> int:
+        return self._bits.get(agent) or self._bits.setdefault(agent, 1 << len(self._bits))
+
+    def _expect(self, workflow_id: str, forecast: Forecast) -> Changed:
         """Expect what ``forecast`` says from now on, and not what the workflow's last one said.
 
-        Nothing of a workflow that is not active: it may have ended before its forecast came. ``agents``: of
-        the forecast [default: the predictor's, now].
+        Nothing of a workflow that is not active: it may have ended before its forecast came.
         """
         expectation = self._active.get(workflow_id)
         if expectation is None or self._predictor is None:
             return NOTHING
-        agents = self._predictor.agents if agents is None else agents
-        bits = [
-            self._bits.get(agent) or self._bits.setdefault(agent, 1 << len(self._bits)) for agent in agents
-        ]
-        weights = zip(bits, self._weigh(forecast).tolist(), strict=True)
-        following = zip(bits, forecast[0].tolist(), strict=False)  # END has no bit
+        bits = self._bit_by_column
+        bits += map(self._bit_of, islice(self._predictor.agents, len(bits), None))
+        weights = zip(bits, self._weigh(forecast).tolist(), strict=False)  # as many as there were then
+        following = zip(bits, forecast[0, :-1].tolist(), strict=False)
         expectation.expect({b: w for b, w in weights if w}, {b: p for b, p in following if p})
-        for share in list(expectation.shares.values()):
-            self._share(share.node, workflow_id, expectation)
+        for sums in expectation.summed.values():
+            sums.behind.add(workflow_id)
         return self._changed(expectation)
 
     def _retire(self, workflow_id: str) -> Changed:
@@ -192,42 +225,44 @@ class Activity(Follower):
             while at is not None and at.tags and at.tags.pop(workflow_id, None) is not None:
                 changed.append(at)
                 at = at.parent  # what was cut off above a node has its tags, and is in no list
-        for serial, share in expectation.shares.items():
-            self._change_sums(serial, -share.score, -share.value)
+        for sums in expectation.summed.values():
+            sums.change(workflow_id, 0, 0)
+            del sums.shares[workflow_id]
+            sums.behind.discard(workflow_id)
         return changed
 
     def _changed(self, expectation: Expectation) -> Changed:
-        changed = expectation.take_candidates()
-        changed += [share.node for share in expectation.shares.values()]
+        changed, waiting = expectation.take_candidates(), self._summed_candidates
+        changed += [waiting.pop(serial) for serial in list(waiting) if serial in expectation.summed]
         return changed
 
     # ------------------------------------------------------------------ sums over many workflows
 
     def _begin_sums(self, node: Node) -> None:
-        self._sums[node.serial] = [0, 0]
+        sums = self._sums[node.serial] = _Sums(node)
         for tag in node.tags or ():
-            self._active[tag].shares.pop(node.serial, None)
-            self._share(node, tag, self._active[tag])
+            self._add_to_sums(sums, tag)
 
-    def _share(self, node: Node, workflow_id: str, expectation: Expectation) -> None:
-        """Let the sums of ``node`` hold what is expected of the workflow now."""
-        agents = self._inheritance.readers((node.tags or {}).get(workflow_id, 0))
-        score = round(expectation.worth_of(agents) / _UNIT)
-        value = round(expectation.next_worth_of(agents) / _UNIT)
-        before = expectation.shares.get(node.serial)
-        known_score, known_value = (0, 0) if before is None else (before.score, before.value)
-        if self._change_sums(node.serial, score - known_score, value - known_value):
-            expectation.shares[node.serial] = _Share(node, score, value)
-        elif before is not None:
-            del expectation.shares[node.serial]  # the node is gone
+    def _add_to_sums(self, sums: _Sums, workflow_id: str) -> None:
+        self._active[workflow_id].summed[sums.node.serial] = sums
+        sums.behind.add(workflow_id)
 
-    def _change_sums(self, serial: int, score: int, value: int) -> bool:
-        """Whether there are such sums."""
-        sums = self._sums.get(serial)
-        if sums is not None:
-            sums[0] += score
-            sums[1] += value
-        return sums is not None
+    def _sums_of(self, node: Node) -> _Sums:
+        """Brought up to date by those who have moved or touched ``node`` since it was last asked about."""
+        sums, tags = self._sums[node.serial], node.tags or {}
+        for workflow_id in sums.behind:
+            expectation, agents = self._active[workflow_id], tags.get(workflow_id, 0)
+            score, value = expectation.worth_of(agents), expectation.next_worth_of(agents)
+            sums.change(workflow_id, round(score / _UNIT), round(value / _UNIT))
+        sums.behind.clear()
+        return sums
+
+    def _inherits_otherwise(self) -> None:
+        """Who reads from whom is about to change: until now the sums hold what was known."""
+        for sums in self._sums.values():
+            self._sums_of(sums.node)
+        for expectation in self._active.values():
+            expectation.forget()
 
     # ------------------------------------------------------------------ what is asked
 
@@ -235,25 +270,28 @@ class Activity(Follower):
         """Σ over active workflows of A_w(c) · weights (paper, eq. 2)."""
         tags = node.tags or {}
         if len(tags) >= _SUMMED_FROM:
-            return self._sums[node.serial][0] * _UNIT
-        total, active, readers = 0.0, self._active, self._inheritance.readers
+            return self._sums_of(node).score * _UNIT
+        total, active = 0.0, self._active
         for tag, agents in tags.items():
-            total += active[tag].worth_of(readers(agents))
+            known = active[tag].worth.get(agents)
+            total += active[tag].worth_of(agents) if known is None else known
         return total
 
     def value(self, node: Node) -> float:
         """Σ over active workflows of A_w(c) · P_w, one step ahead (paper, eq. 1)."""
         tags = node.tags or {}
         if len(tags) >= _SUMMED_FROM:
-            return self._sums[node.serial][1] * _UNIT
-        total, active, readers = 0.0, self._active, self._inheritance.readers
+            return self._sums_of(node).value * _UNIT
+        total, active = 0.0, self._active
         for tag, agents in tags.items():
-            total += active[tag].next_worth_of(readers(agents))
+            known = active[tag].next_worth.get(agents)
+            total += active[tag].next_worth_of(agents) if known is None else known
         return total
 
     def queued(self, node: Node) -> None:
-        """``node`` is a candidate of a queue from now on; those with sums are looked at in any case."""
+        """``node`` is a candidate of a queue from now on."""
         if node.serial in self._sums:
+            self._summed_candidates[node.serial] = node
             return
         for tag in node.tags or ():
             self._active[tag].candidates[node.serial] = node
@@ -282,7 +320,7 @@ class TimedActivity(Activity):
         self._forecast_delay_s = forecast_delay_s
         self._last_seen_s: dict[str, float] = {}  # of workflows without a call in progress, oldest first
         self._num_calls: dict[str, int] = {}  # in progress
-        self._late: deque[tuple[float, str, Forecast, list[str]]] = deque()
+        self._late: deque[tuple[float, str, Forecast]] = deque()
 
     def submitted(self, workflow: Workflow, position: int, now_s: float) -> Changed:
         changed, name = self.passed(now_s), workflow.workflow_id
@@ -315,8 +353,8 @@ class TimedActivity(Activity):
         return changed
 
     def _delay(self, predictor: Predictor, workflow: Workflow, position: int, now_s: float) -> None:
-        forecast, agents = predictor.forecast(workflow, position), list(predictor.agents)
-        self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast, agents))
+        forecast = predictor.forecast(workflow, position)
+        self._late.append((now_s + self._forecast_delay_s, workflow.workflow_id, forecast))
 
     def ended(self, workflow: Workflow, now_s: float) -> Changed:
         changed = self.passed(now_s)
@@ -326,8 +364,8 @@ class TimedActivity(Activity):
     def passed(self, now_s: float) -> Changed:
         changed: list[Node] = []
         while self._late and self._late[0][0] <= now_s:
-            _, name, forecast, agents = self._late.popleft()
-            changed += self._expect(name, forecast, agents)
+            _, name, forecast = self._late.popleft()
+            changed += self._expect(name, forecast)
         while self._last_seen_s:
             name, last_s = next(iter(self._last_seen_s.items()))
             if last_s + self._idle_timeout_s > now_s:

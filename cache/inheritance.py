@@ -9,7 +9,7 @@ and j inherits what i read.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from pbkv.traces.errors import ConfigError
@@ -27,8 +27,11 @@ class Inheritance(Protocol):
         """The agents that may read what ``agents`` have touched."""
         ...
 
-    def learn(self, paths: Mapping[int, BlockPath], agent: int) -> None:
-        """``agent`` has made a call; ``paths`` are each agent's last prompt in its workflow, its own too."""
+    def learn(self, paths: Mapping[int, BlockPath], agent: int, before: Callable[[], None]) -> None:
+        """``agent`` has made a call; ``paths`` are each agent's last prompt in its workflow, its own too.
+
+        ``before`` is called before `readers` answers otherwise.
+        """
         ...
 
 
@@ -38,7 +41,7 @@ class NoInheritance:
     def readers(self, agents: int) -> int:
         return agents
 
-    def learn(self, paths: Mapping[int, BlockPath], agent: int) -> None:
+    def learn(self, paths: Mapping[int, BlockPath], agent: int, before: Callable[[], None]) -> None:
         """Nothing to learn."""
 
 
@@ -48,7 +51,7 @@ class AllInherit:
     def readers(self, agents: int) -> int:
         return -1 if agents else 0
 
-    def learn(self, paths: Mapping[int, BlockPath], agent: int) -> None:
+    def learn(self, paths: Mapping[int, BlockPath], agent: int, before: Callable[[], None]) -> None:
         """Nothing to learn."""
 
 
@@ -74,20 +77,21 @@ class LearnedInheritance:
             self._known[agents] = known
         return known
 
-    def learn(self, paths: Mapping[int, BlockPath], agent: int) -> None:
+    def learn(self, paths: Mapping[int, BlockPath], agent: int, before: Callable[[], None]) -> None:
         prompt = paths.get(agent)
         if prompt is None:
             return
         for other, path in paths.items():
             if other != agent:
-                self._count(other, agent, _starts_with(prompt, path))
+                self._count(other, agent, _starts_with(prompt, path), before)
 
-    def _count(self, giver: int, heir: int, does: bool) -> None:
+    def _count(self, giver: int, heir: int, does: bool, before: Callable[[], None]) -> None:
         num_done, num_all = self._counts.get((giver, heir), (0, 0))
         self._counts[giver, heir] = (num_done + does, num_all + 1)
         heirs = self._heirs.get(giver, 0)
         now = heirs | heir if num_done + does >= _USUALLY * (num_all + 1) else heirs & ~heir
         if now != heirs:
+            before()
             self._heirs[giver] = now
             self._known.clear()
 

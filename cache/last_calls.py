@@ -61,7 +61,7 @@ class LastCallActivity(TimedActivity):
         if node.tags is not None and agents is not None:
             node.tags[workflow_id] = agents & ~bit
             if node.serial in self._sums:
-                self._share(node, workflow_id, self._active[workflow_id])
+                self._add_to_sums(self._sums[node.serial], workflow_id)
 
 
 def _off_path(node: Node | None, end: Node) -> Iterator[Node]:

@@ -19,7 +19,7 @@ _USED: Mapping[str, Sequence[str]] = {
     "pbkv-aggressive": (*_PBKV, "rho"),
     "pbkv-he-oracle": _OF_ORACLE,
     "pbkv-oracle": _OF_ORACLE,
-    "oldest-first": (*_CALLS_AHEAD, "idle_timeout_s"),
+    "warm-first": (*_CALLS_AHEAD, "idle_timeout_s"),
     "ttl": ("prefill_cost",),
     "gdsf": ("prefill_cost",),
 }

@@ -28,6 +28,7 @@ class Queue(Protocol):
     def leading(self, num_blocks: int) -> list[Node]: ...
     def walk(self) -> Iterator[Node]: ...
     def pop(self) -> Node | None: ...
+    def take(self, node: Node) -> None: ...
 
 
 class CandidateQueue:
@@ -35,9 +36,10 @@ class CandidateQueue:
 
     One entry of a node is valid, its latest. The entry of a node that is no candidate any more is dropped
     when it comes up; that of a node used meanwhile is replaced then. So a touch costs nothing, and a
-    decision O(log n). An order whose keys can fall has ``queued``: it is told of each entry made, and
-    whoever knows that a key has changed calls ``update``. Among equal keys the deeper node comes
-    first, then the older one.
+    decision O(log n). An order whose keys can fall has ``queued``: whoever knows that a key has changed calls
+    ``update``, which notes the node; when the queue is next asked all that were noted get their keys, and
+    ``queued`` is told of each candidate. So what changes several times between two questions costs one key.
+    Among equal keys the deeper node comes first, then the older one.
     """
 
     def __init__(self, order: Order, is_candidate: Callable[[Node], bool]) -> None:
@@ -47,6 +49,7 @@ class CandidateQueue:
         self._queued: Callable[[Node], None] | None = getattr(order, "queued", None)
         self._heap: list[_Entry] = []
         self._valid: dict[int, _Entry] = {}  # by the node's serial
+        self._unsettled: dict[int, Node] = {}  # by serial: to be looked at when the queue is next asked
         self._num_pushed = 0
         self._rebuild_at = 64  # entries
 
@@ -57,16 +60,17 @@ class CandidateQueue:
 
     def update(self, node: Node) -> None:
         """The key of ``node`` may have changed, in either direction. One that rose is replaced later."""
-        if not self._is_candidate(node):
-            return
-        key, entry = self._key(node), self._valid.get(node.serial)
-        if entry is None or key < entry[0]:
-            self._push(node, key)
         if self._queued:
-            self._queued(node)
+            self._unsettled[node.serial] = node
+            if len(self._unsettled) >= self._rebuild_at:
+                self._settle()
+        elif self._is_candidate(node):
+            self._enter(node)
 
     def peek(self) -> Node | None:
         """The candidate that comes first; None if there is none."""
+        if self._unsettled:
+            self._settle()
         heap, valid = self._heap, self._valid
         while heap:
             entry = heap[0]
@@ -112,11 +116,29 @@ class CandidateQueue:
         """The candidate that comes first, no longer queued; None if there is none."""
         node = self.peek()
         if node is not None:
-            heappop(self._heap)
-            del self._valid[node.serial]
-            if self._evicted:
-                self._evicted(node)
+            self.take(node)
         return node
+
+    def take(self, node: Node) -> None:
+        """``node``, which `peek` has just found, is no longer queued."""
+        heappop(self._heap)
+        del self._valid[node.serial]
+        if self._evicted:
+            self._evicted(node)
+
+    def _settle(self) -> None:
+        """Give all whose key may have fallen, or who may be candidates now, the keys that they have now."""
+        unsettled, self._unsettled = self._unsettled, {}
+        for node in unsettled.values():
+            if self._is_candidate(node):
+                self._enter(node)
+                if self._queued:
+                    self._queued(node)
+
+    def _enter(self, node: Node) -> None:
+        key, entry = self._key(node), self._valid.get(node.serial)
+        if entry is None or key < entry[0]:
+            self._push(node, key)
 
     def _push(self, node: Node, key: Any) -> None:
         self._num_pushed += 1

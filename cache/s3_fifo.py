@@ -144,9 +144,12 @@ class S3FifoQueue:
     def pop(self) -> Node | None:
         node = self.peek()
         if node is not None:
-            (self._main if self._order.state(node).in_main else self._small).pop()
-            self._order.evicted(node)
+            self.take(node)
         return node
+
+    def take(self, node: Node) -> None:
+        (self._main if self._order.state(node).in_main else self._small).take(node)
+        self._order.evicted(node)
 
     def _first(self) -> CandidateQueue:
         first, second = self._main, self._small

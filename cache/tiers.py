@@ -166,7 +166,7 @@ class Tiers:
             victim = self._gpu_queue.peek()
             if victim is None or not may_go(victim):
                 break
-            self._gpu_queue.pop()
+            self._gpu_queue.take(victim)
             if not self.config.whole_nodes:
                 missing = num_blocks - self.free_blocks - self.pending_free_blocks
                 self._cut_off(victim, missing)

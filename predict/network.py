@@ -94,11 +94,11 @@ class Network:
 
     def rows_of(self, logits: Floats) -> Doubles:
         """The distributions of ``logits`` [n, K (V + 1)], shape [n, K, V + 1]."""
-        logits = logits.astype(np.float64).reshape(len(logits), self.num_steps, self.width)
-        logits -= logits.max(axis=2, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(axis=2, keepdims=True)
-        return logits
+        rows: Doubles = logits.astype(np.float64).reshape(len(logits), self.num_steps, self.width)
+        rows -= rows.max(axis=2, keepdims=True)
+        np.exp(rows, out=rows)
+        rows /= rows.sum(axis=2, keepdims=True)
+        return rows
 
     def standardised(self, contexts: Floats) -> Floats:
         """``contexts`` in standard deviations from the mean of training; see `standardised`."""

@@ -107,7 +107,7 @@ def describe(
 
 def check_text(trace: Trace) -> None:
     """Raises TraceError if ``trace`` does not say what its prompts say."""
-    if not getattr(trace.metadata, "has_text", False):
+    if not trace.metadata.has_text:
         raise TraceError(trace.path, "text", "none", "a trace of `pbkv traces import --store-text`")
 
 
@@ -158,13 +158,11 @@ def _with_vectors(workflows: Sequence[Workflow], model: Embedding) -> Iterator[W
 
 
 def _workflows(trace: Trace) -> Iterator[Workflow]:
-    read: Any = trace.workflows
-    found: Iterator[Workflow] = read(everything=True, with_text=True)
-    return found
+    return trace.workflows(everything=True, with_text=True)
 
 
 def _new_texts(call: Call) -> Sequence[tuple[int, str]]:
-    return getattr(call, "new_texts", None) or ()
+    return call.new_texts or ()
 
 
 def _loaded(name: str) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ def prompt(*segments: int, tokens: int = 2 * B) -> BlockPath:
 def taught(*prompts_of_heir: BlockPath, last_of_giver: BlockPath) -> LearnedInheritance:
     learned = LearnedInheritance()
     for prompt_of_heir in prompts_of_heir:
-        learned.learn({GIVER: last_of_giver, HEIR: prompt_of_heir}, HEIR)
+        learned.learn({GIVER: last_of_giver, HEIR: prompt_of_heir}, HEIR, lambda: None)
         learned.readers(GIVER)  # what it has answered before does not stay true
     return learned
 

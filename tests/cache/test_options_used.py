@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,10 @@ def outcome(policy: str, options: PolicyOptions, out: Path) -> str:
     return str(measured(result, out)["records_digest"])
 
 
+def _with(others: dict[str, Any]) -> PolicyOptions:
+    return replace(PolicyOptions(), **others)
+
+
 def test_every_option_is_tried() -> None:
     assert set(OTHERS) == {field.name for field in fields(PolicyOptions)}
 
@@ -58,7 +63,7 @@ def test_every_option_is_tried() -> None:
 def test_what_is_not_used_changes_nothing(policy: str, tmp_path: Path) -> None:
     unused = {name: value for name, value in OTHERS.items() if name not in options_used(policy)}
     usual = outcome(policy, PolicyOptions(), tmp_path / "usual")
-    assert outcome(policy, replace(PolicyOptions(), **unused), tmp_path / "other") == usual
+    assert outcome(policy, _with(unused), tmp_path / "other") == usual
 
 
 @pytest.mark.parametrize(
@@ -66,15 +71,15 @@ def test_what_is_not_used_changes_nothing(policy: str, tmp_path: Path) -> None:
     [
         *(("pbkv-aggressive", name) for name in sorted(options_used("pbkv-aggressive") - {"rho"})),
         ("lae", "idle_timeout_s"),
-        ("oldest-first", "predictor"),
-        ("oldest-first", "num_steps"),
+        ("warm-first", "predictor"),
+        ("warm-first", "num_steps"),
         ("lru+admission", "pause_limit_s"),
         ("gdsf", "prefill_cost"),
     ],
 )
 def test_what_is_used_can_change_something(policy: str, name: str, tmp_path: Path) -> None:
     usual = outcome(policy, PolicyOptions(), tmp_path / "usual")
-    assert outcome(policy, replace(PolicyOptions(), **{name: OTHERS[name]}), tmp_path / "other") != usual
+    assert outcome(policy, _with({name: OTHERS[name]}), tmp_path / "other") != usual
 
 
 def test_options_that_nobody_uses_are_found() -> None:

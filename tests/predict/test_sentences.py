@@ -16,11 +16,11 @@ from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, TraceMetadata, Workflow
 from pbkv.traces.writer import write_trace
-from tests.test_cli_train import Run, run  # noqa: F401 - run is a fixture
+from tests.test_cli_traces import Run
+from tests.test_cli_train import run  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch", reason="a sentence model needs torch (pip install 'pbkv[torch]')")
 transformers = pytest.importorskip("transformers", reason="… and transformers")
-told_only = pytest.mark.skipif("new_texts" not in Call._fields, reason="traces do not keep text")
 
 WORDS = ("please", "check", "the", "claim", "left", "right", "done")
 
@@ -62,7 +62,7 @@ class Length:
 
 
 def told(call: Call, *texts: tuple[int, str]) -> Call:
-    return call._replace(**{"new_texts": texts})
+    return call._replace(new_texts=texts)
 
 
 def choices(num_workflows: int) -> list[Workflow]:
@@ -91,7 +91,6 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@told_only
 def test_a_prompts_end_is_its_last_segments_and_nothing_later() -> None:
     (one,) = choices(1)
     ends = ends_of(one)
@@ -106,7 +105,6 @@ def long_call() -> Call:
     return told(Call(0, "a", (), None, (1, 2), (9, 9), 1), (1, "x" * 9000), (2, "y" * 10))
 
 
-@told_only
 def test_the_copy_is_the_trace_with_vectors(trace: Path, tmp_path: Path) -> None:
     copy, done = tmp_path / "copy.parquet", list[int]()
     describe(Trace(trace), Length(), copy, progress=done.append)
@@ -120,7 +118,6 @@ def test_the_copy_is_the_trace_with_vectors(trace: Path, tmp_path: Path) -> None
     assert first.calls[0].context[1] == (first.calls[1].agent == "left")
 
 
-@told_only
 def test_a_call_without_text_has_no_vector(tmp_path: Path) -> None:
     silent = Workflow("w", "app", None, [Call(0, "a", (), None, (1,), (1,), 1)])
     path, copy = tmp_path / "silent.parquet", tmp_path / "copy.parquet"
@@ -149,7 +146,6 @@ def test_of_a_long_text_the_end_counts(model_folder: Path) -> None:
     assert np.abs(model.vectors([much + "right"])[0] - left).max() > 1e-4
 
 
-@told_only
 def test_train_learns_from_the_text(
     run: Run,  # noqa: F811 - the fixture
     trace: Path,
@@ -170,7 +166,6 @@ def test_train_learns_from_the_text(
     assert status == 0
 
 
-@told_only
 def test_folds_need_no_file_for_the_vectors(
     run: Run,  # noqa: F811 - the fixture
     trace: Path,
