@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pbkv.cache.options_used import options_used
 from pbkv.cache.policy import PolicyOptions
 from pbkv.paper.published import (
     APPLICATIONS,
@@ -60,6 +61,8 @@ class Arm:
     def settings(self, seed: int, graph_file: str) -> Settings:
         """The cell's settings; ``graph_file`` is the trained network of this workload."""
         predictor = f"graph:{graph_file}" if self.predictor == "graph" else self.predictor
+        if "predictor" not in options_used(self.policy):
+            predictor = _DEFAULTS.predictor
         return Settings(
             profile=_profile(self.profile),
             policies=(self.policy,),

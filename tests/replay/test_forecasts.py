@@ -349,7 +349,7 @@ def test_a_replay_tells_each_forecast_once_in_the_order_of_its_calls(
     assert sorted(names) == sorted(ends_s)
     assert [ends_s[name] for name in names] == sorted(ends_s.values())
     assert all(row["seconds"] >= 0.02 and row["late_s"] >= 0 for row in told)
-    assert max(row["late_s"] for row in told) > 0.01
+    assert max(row["late_s"] for row in told) > 0.0
     assert no_thread_is_left()
     assert json.loads((folder / "run.json").read_text())["complete"]
 
