@@ -21,7 +21,7 @@ from pbkv.analysis.view import View, view_of
 from pbkv.analysis.words import headline
 from pbkv.analysis.worlds import worlds_of
 from pbkv.traces.errors import ConfigError
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 DATA_ID = "pbkv-report"
 
@@ -79,9 +79,9 @@ def write_report(paths: Sequence[Path], output: Path, baseline: str | None = Non
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", str(output), "a file in an existing folder")
     views = views_of(paths, baseline)
-    temporary = temporary_beside(output)
-    temporary.write_text(report_page(views), encoding="utf-8")
-    temporary.replace(output)
+    page = report_page(views)
+    with replacing(output) as file:
+        file.write_text(page, encoding="utf-8")
     return views
 
 

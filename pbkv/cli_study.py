@@ -62,14 +62,19 @@ def sweep(
             command=command_line(),
         )
     num_cells, num_failed = len(result.rows), len(result.failures)
+    again = f", {result.num_outdated:,} of other code were run again" if result.num_outdated else ""
     cpu_s = sum(row.get("cpu_s", 0.0) for row in result.rows)
     print(
         f"{num_cells:,} cells: {num_cells - num_failed:,} ok, {num_failed:,} failed; "
-        f"{result.num_taken_up:,} were there; {perf_counter() - started_at_s:.1f} s, "
+        f"{result.num_taken_up:,} were there{again}; {perf_counter() - started_at_s:.1f} s, "
         f"of all cells {cpu_s:.1f} s of CPU time"
     )
     _print_reasons(result.failures)
+    if num_equal := read.num_cells() - num_cells:
+        print(f"{num_equal:,} more combinations are equal to one of these: run once")
     print(f"{output}/cells: content {content_digest(output)}")
+    if num_failed == num_cells:
+        raise typer.Exit(1)
 
 
 def _print_reasons(failures: Sequence[Mapping[str, Any]]) -> None:
@@ -94,7 +99,7 @@ def _where(workers: int | None, ray: str | None) -> Workers:
 
 @contextmanager
 def _progress(title: str, output: Path) -> Iterator[Callable[[int, int], None]]:
-    """A bar over cells on stderr; after an interrupt, how to go on."""
+    """A bar over cells on stderr; after an interrupt or with a full disk, how to go on."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -106,8 +111,9 @@ def _progress(title: str, output: Path) -> Iterator[Callable[[int, int], None]]:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(title, total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
-    except KeyboardInterrupt:
-        print(f"{output} keeps the cells that have ended: the same command goes on", file=sys.stderr)
+    except (KeyboardInterrupt, OSError):
+        if (output / ".work" / "cells.jsonl").exists():
+            print(f"{output} keeps the cells that have ended: the same command goes on", file=sys.stderr)
         raise
 
 

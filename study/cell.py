@@ -16,7 +16,7 @@ from pbkv.cache.named import INFINITE
 from pbkv.cache.policy import PolicyOptions
 from pbkv.study.cells import simulated, text_of
 from pbkv.traces.errors import InputError
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 if TYPE_CHECKING:
     from pbkv.sim.settings import Settings
@@ -113,12 +113,17 @@ class StudyCell:
         return replace(settings, engine=engine, faults=type(settings.faults).parse(faults))
 
     def run(self) -> dict[str, Any]:
-        """The row of measures, or of a failure and its reason; with what the cell took on this machine."""
+        """The row of measures, or of a failure and its reason; with what the cell took on this machine.
+
+        Raises OSError: a disk that is full or gone is no result of a cell.
+        """
         started_at_s, cpu_s = perf_counter(), process_time()
         try:
             row = {"status": OK, "reason": None, **self._measured()}
         except InputError as error:
             row = self.failed(str(error))
+        except OSError:
+            raise
         except Exception as error:  # one broken cell must not cost the others
             row = self.failed(f"{type(error).__name__}: {error} (a bug: please report it)")
         took = {"wall_s": perf_counter() - started_at_s, "cpu_s": process_time() - cpu_s}
@@ -173,7 +178,5 @@ class StudyCell:
 
         frame = by_workflow(load(out)).drop(columns=["cell", "policy_note", "open_loop"])
         frame.insert(0, "cell_id", self.cell_id)
-        path = Path(self.records) / f"{self.cell_id}.parquet"
-        temporary = temporary_beside(path)
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary)
-        temporary.replace(path)
+        with replacing(Path(self.records) / f"{self.cell_id}.parquet") as file:
+            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), file)

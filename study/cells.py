@@ -29,6 +29,7 @@ class Kept:
         self._path = path
         self._state = state
         self.rows: dict[str, Row] = {}
+        self._outdated: set[str] = set()
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         if text and not text.endswith("\n"):  # a kill cut off the line: the next one starts anew
             with path.open("a", encoding="utf-8") as file:
@@ -40,9 +41,16 @@ class Kept:
                 continue
             if kept["state"] == state:
                 self.rows[kept["key"]] = kept["row"]
+            else:
+                self._outdated.add(kept["key"])
 
     def has(self, job: Keyed) -> bool:
         return text_of(job.key()) in self.rows
+
+    def is_outdated(self, job: Keyed) -> bool:
+        """Whether it ended with another state of the code only, so that it has to run again."""
+        key = text_of(job.key())
+        return key in self._outdated and key not in self.rows
 
     def add(self, job: Keyed, row: Row) -> None:
         key = text_of(job.key())

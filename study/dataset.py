@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import pbkv
 from pbkv.study.cell import StudyCell
 from pbkv.study.cells import Row
 from pbkv.study.measures import COUNTS, MEANS, PERCENTILES, TIMES
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 PARTITIONS = ("trace", "policy")
 _SETTINGS: Mapping[str, pa.DataType] = {
@@ -94,11 +93,15 @@ def publish(
     out: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], *, with_records: bool
 ) -> None:
     """Write the data set under temporary names and put it in place of an earlier one."""
-    _replace(out / "cells", lambda folder: _write_partitions(folder, rows))
-    _replace(out / "times.parquet", lambda path: _write(path, rows, _TIMES))
+    with replacing(out / "cells") as folder:
+        _write_partitions(folder, rows)
+    with replacing(out / "times.parquet") as file:
+        _write(file, rows, _TIMES)
     if with_records:
-        _replace(out / "workflows", lambda folder: _copy_records(out / ".work" / "records", folder, rows))
-    _replace(out / "sweep.json", lambda path: _write_json(path, config))
+        with replacing(out / "workflows") as folder:
+            _copy_records(out / ".work" / "records", folder, rows)
+    with replacing(out / "sweep.json") as file:
+        file.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def content_digest(out: Path) -> str:
@@ -128,10 +131,6 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> 
     pq.write_table(pa.table(columns, schema=schema), path)
 
 
-def _write_json(path: Path, config: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-
-
 def _copy_records(source: Path, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     folder.mkdir()
     for row in rows:
@@ -140,11 +139,3 @@ def _copy_records(source: Path, folder: Path, rows: Sequence[Mapping[str, Any]])
             (folder / partition(row)).mkdir(parents=True, exist_ok=True)
             table = pq.read_table(file)
             pq.write_table(table.drop_columns(["policy"]), folder / partition(row) / file.name)
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = temporary_beside(path)
-    write(temporary)
-    if path.is_dir():
-        shutil.rmtree(path)
-    temporary.replace(path)

@@ -12,7 +12,7 @@ from pbkv.analysis.table import markdown
 from pbkv.cache.named import BOUNDS
 from pbkv.study.plan import Answer, Line, Plan, Point, Question
 from pbkv.study.targets import Target
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +24,10 @@ _STYLES = ("-", "--", ":", "-.")
 def write_plan(plan: Plan, out: Path) -> None:
     """``plan.md``, ``plan.json`` and ``plan.png`` in the study's folder."""
     for name, text in (("plan.md", plan_text(plan)), ("plan.json", json.dumps(_facts(plan), indent=1))):
-        temporary = temporary_beside(out / name)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(out / name)
-    temporary = temporary_beside(out / "plan.png")
-    draw(plan, temporary)
-    temporary.replace(out / "plan.png")
+        with replacing(out / name) as file:
+            file.write_text(text + "\n", encoding="utf-8")
+    with replacing(out / "plan.png") as file:
+        draw(plan, file)
 
 
 def plan_text(plan: Plan) -> str:

@@ -24,10 +24,14 @@ Progress = Callable[[int, int], None]  # cells done, of how many
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """The data set's rows in order, and how many of the cells an earlier call had run."""
+    """The data set's rows in order, and how many of the cells an earlier call had run.
+
+    ``num_outdated`` of them had been run by other code, and were run again.
+    """
 
     rows: Sequence[Mapping[str, Any]]
     num_taken_up: int
+    num_outdated: int
 
     @property
     def failures(self) -> list[Mapping[str, Any]]:
@@ -58,14 +62,14 @@ def sweep(
         state = code_state()
         kept = Kept(work / "cells.jsonl", state)
         _forget(kept, cells, records if keep_records else None, retry_failed)
-        num_taken_up = sum(map(kept.has, cells))
+        num_taken_up, num_outdated = sum(map(kept.has, cells)), sum(map(kept.is_outdated, cells))
         run_cells(cells, kept, workers, progress)
         rows = table_rows(cells, kept.of(cells), state)
         publish(out, rows, _config(scenario, state, command), with_records=keep_records)
         for trace in traces:
             if Path(trace.path).parent == work.absolute():
                 Path(trace.path).unlink()
-    return SweepResult(rows, num_taken_up)
+    return SweepResult(rows, num_taken_up, num_outdated)
 
 
 def run_cells(cells: Sequence[StudyCell], kept: Kept, workers: Workers, progress: Progress) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pbkv.traces.errors import ConfigError
@@ -21,8 +23,31 @@ def temporary_beside(path: Path) -> Path:
     """A hidden name in the folder of ``path`` for this process; what killed processes left is removed."""
     for left in path.absolute().parent.glob(f".{path.name}.*.tmp"):
         if _is_abandoned(left):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            _remove(left)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name for a file or folder to be written, which takes the place of ``path`` when the block ends well.
+
+    What was begun is removed otherwise. An OSError that names no file (pyarrow's) is raised with this one.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+    except BaseException as error:  # an interrupt too
+        _remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+        raise
+    if path.is_dir():
+        shutil.rmtree(path)
+    temporary.replace(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_abandoned(left: Path) -> bool:

@@ -216,7 +216,29 @@ def test_cells_of_other_code_are_run_again(small: tuple[Scenario, Path], tmp_pat
     rows = [{**json.loads(line), "state": "other"} for line in journal.read_text().splitlines()]
     journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert Kept(journal, "other").rows
-    assert swept(small[0], out).num_taken_up == 0
+    again = swept(small[0], out)
+    assert (again.num_taken_up, again.num_outdated) == (0, len(rows))
+
+
+def test_a_full_disk_is_no_result_of_a_cell(small: tuple[Scenario, Path], tmp_path: Path) -> None:
+    """It ends the call, and what has ended is kept; nothing becomes a failure for it."""
+    out = tmp_path / "out"
+    shutil.copytree(small[1], out)
+    shutil.rmtree(out / ".work" / "records")
+    (out / ".work" / "records").symlink_to("/dev/full")  # no folder can be there
+    with pytest.raises(OSError, match="records"):
+        swept(small[0], out, keep_records=True)
+    (out / ".work" / "records").unlink()
+    assert swept(small[0], out).num_taken_up == 6
+
+
+def test_what_is_to_be_known_is_said(tmp_path: Path) -> None:
+    """Equal combinations, and a sweep without a result: exit status 1."""
+    scenario(tmp_path, SMALL.replace("[100, 1000]", "[100]") + "host_ratios = [0, 0.001]\n")
+    done = _pbkv(tmp_path, "sweep", "s.toml", "-o", "out", "--workers", "1")
+    assert done.returncode == 1
+    assert "3 cells: 0 ok, 3 failed" in done.stdout
+    assert "3 more combinations are equal to one of these: run once" in done.stdout
 
 
 def _num_lines(path: Path) -> int:
