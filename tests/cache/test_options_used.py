@@ -19,7 +19,7 @@ from pbkv.study.measures import measured
 from pbkv.traces.reader import Trace
 
 TRACE = Path(__file__).parents[1] / "data" / "hover-30.parquet"
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "predictor": "none",
     "num_steps": 1,
     "gamma": 0.1,

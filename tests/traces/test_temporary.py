@@ -22,15 +22,14 @@ def test_a_file_or_folder_is_replaced_at_the_end(tmp_path: Path) -> None:
 def test_what_was_begun_is_removed_and_the_earlier_one_stays(
     problem: type[BaseException], tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("earlier")
-
-    def fails() -> None:
+    def broken() -> None:
         with replacing(tmp_path / "file") as file:
             file.write_text("half")
             raise problem
 
+    (tmp_path / "file").write_text("earlier")
     with pytest.raises(problem):
-        fails()
+        broken()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
 
 
