@@ -4,7 +4,8 @@
 
 Chunks, extends, decodes through a CUDA graph (alone, and three in a bucket of four), a mixed iteration, runs
 of decodes, pages that went to the host and came back: logits of each against a plain forward pass of the
-same model; and varlen attention by itself (grouped heads, causal to the lower right). Errors are of the
+same model; varlen attention by itself (grouped heads, causal to the lower right); and a predictor's network
+on its side stream, on states that the model's stream is still computing, against numpy. Errors are of the
 root mean square, in units of the logits' deviation. Unwritten pages hold NaN, and a NaN fails.
 
 fp32 takes our own kernel throughout: FlashAttention, which long chunks go to, has no fp32.
@@ -24,16 +25,20 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that this file runs by its path, as well as by `-m bench.gpu_check`
 
-from pbkv.replay.batch import Slice  # noqa: E402 - needs the line above
+from pbkv.predict.network import Network  # noqa: E402 - needs the line above
+from pbkv.replay.batch import Slice  # noqa: E402
 from pbkv.replay.model import load_model, page_shape  # noqa: E402
 from pbkv.replay.pool import Pool, copy_runs  # noqa: E402
 from pbkv.replay.runner import ModelRunner, RunnerConfig  # noqa: E402
+from pbkv.replay.side import Side, side_of  # noqa: E402
 
 PAGE, CONTEXT, CHUNK = 32, 1500, 600
 MOVED = 40  # pages that go to the host and back
 BOUND = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # wrong attention is near 1, a wrong page above it
 LEAST_EQUAL = {torch.float32: 1.0, torch.bfloat16: 0.5}  # next tokens of a run; near ties part in bf16
 VARLEN_BOUND = 0.02  # bf16 has 8 bits
+SIDE_BATCHES, SIDE_ROUNDS = (1, 8, 32, 1024), 50
+SIDE_BOUND = 1e-5  # of a chance; fp32 both
 
 Tokens = np.ndarray[Any, Any]
 Parts = Sequence[tuple[int, int]]
@@ -45,7 +50,7 @@ def main() -> None:
     names = ("random:tiny-llama", "random:tiny-qwen3") + (
         ("random:llama-8b",) if device.type == "cuda" else ()
     )
-    failed = check_varlen(device) if device.type == "cuda" else 0
+    failed = check_side(device) + (check_varlen(device) if device.type == "cuda" else 0)
     for name in names:
         dtypes = (torch.bfloat16,) if name == "random:llama-8b" else (torch.float32, torch.bfloat16)
         for dtype in dtypes if device.type == "cuda" else (torch.float32,):
@@ -157,6 +162,62 @@ def check_varlen(device: torch.device) -> int:
     is_right = error <= VARLEN_BOUND
     print(f"{'varlen' if is_right else 'FAILED varlen'}: error {error:.2e} of the values' deviation")
     return int(not is_right)
+
+
+def check_side(device: torch.device) -> int:
+    """Batches of 1 to 1,024 calls, started before their states are computed; how long each takes, too."""
+    network = random_network(np.random.default_rng(3))
+    side, failed = side_of(network, device), 0
+    for num in SIDE_BATCHES:
+        error, times = beside(network, side, num, device)
+        is_right = error <= SIDE_BOUND
+        failed += not is_right
+        said = f"{'side' if is_right else 'FAILED side'}: {num} calls: error {error:.2e}"
+        mean_s, p99_s = float(np.mean(times)), float(np.quantile(times, 0.99))
+        print(f"{said}, mean {mean_s * 1e3:.3f} ms, p99 {p99_s * 1e3:.3f} ms (the paper: 1.18, 1.68)")
+    side.close()
+    return int(failed > 0)
+
+
+def beside(network: Network, side: Side, num: int, device: torch.device) -> tuple[float, list[float]]:
+    """The largest difference of a chance in ``SIDE_ROUNDS`` batches, and the batches' seconds."""
+    rng, largest, times = np.random.default_rng(num), 0.0, []
+    noise = torch.randn(2048, 2048, device=device)
+    for _ in range(SIDE_ROUNDS):
+        current = rng.integers(0, network.num_agents + 1, num)
+        history = rng.integers(0, 3, (num, network.width)).astype(np.float64)
+        drawn = torch.from_numpy(rng.standard_normal((num, network.num_dims), np.float32)).to(device)
+        states = torch.zeros_like(drawn)
+        busy = noise @ noise  # the model's stream is behind when the side is asked
+        states.copy_(drawn + 0.0 * busy[0, 0])
+        pending = side.start(network.known(current, history), list(states))
+        logits, seconds = pending.result()
+        expected = network.forecasts(current, history, drawn.cpu().numpy())
+        largest = max(largest, float(abs(network.rows_of(logits) - expected).max()))
+        times.append(seconds)
+    return largest, times
+
+
+def random_network(rng: np.random.Generator) -> Network:
+    """Of the paper's sizes: six agents, three steps, 64 everywhere, |x| = 4,096."""
+    agents, size, steps, dims = 6, 64, 3, 4096
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (agents, size),
+        "layer_1": (size, 2 * size),
+        "layer_2": (size, 2 * size),
+        "query": (size, size),
+        "text": (size, dims),
+        "hidden_weight": (size, 3 * size),
+        "hidden_bias": (size,),
+        "output_weight": (steps * (agents + 1), size),
+        "output_bias": (steps * (agents + 1),),
+        "context_mean": (dims,),
+    }
+    drawn = {name: rng.standard_normal(shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
+    drawn["context_scale"] = rng.uniform(0.5, 2.0, dims)
+    drawn["transitions"] = rng.dirichlet(np.ones(agents), agents)
+    drawn["frequencies"] = rng.dirichlet(np.ones(agents))
+    return Network({name: array.astype(np.float32) for name, array in drawn.items()}, steps)
 
 
 def lower_right(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
