@@ -2,20 +2,20 @@
 # What is to be measured on a GPU, in steps meant to take less than ten minutes each: bench/gpu.sh STEP.
 # Results go to ${OUT:-docs/results/gpu}; steps 7 and 8 read the profile of step 5 (PROFILE, where it was
 # moved). Needs torch, transformers and triton with CUDA; installs nothing.
-# With --dry the same commands run with a tiny model on a CPU, in a minute or two: their options and paths are
-# tried out, nothing is measured. Results then go to ${OUT:-runs/gpu-dry}.
+# With --dry the same commands run with a tiny model on one core of a CPU: their options and paths are tried
+# out, nothing is measured. Results then go to ${OUT:-runs/gpu-dry}.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=${PYTHON:-python}
 steps=(environment check roofline_llama roofline_qwen calibrate peer fidelity_low fidelity_high forecasts)
 
 if [[ ${1:-} == --dry ]]; then
-  shift; OUT=${OUT:-runs/gpu-dry}; DEVICE=cpu; WORK=$OUT/work; LLAMA=random:tiny-llama; QWEN=random:tiny-qwen3
+  shift; export OMP_NUM_THREADS=1; OUT=${OUT:-runs/gpu-dry}; DEVICE=cpu; WORK=$OUT/work; LLAMA=random:tiny-llama; QWEN=random:tiny-qwen3
   check_on=(cpu); copies=(--pages 16); roofline=(--scale 0.01)
   calibrated=(--repeats 1 --max-batched-tokens 64 --max-context 128 --max-sequences 8 --threads 1)
   peer=(--requests 3 --prompt 40 --output-tokens 8 --repeats 1 --peer-batch-tokens 256)
   load=(--workflows 4 --concurrency 3 --block-size 16 --max-batched-tokens 512 --wait-scale 0.02 --threads 1)
-  fidelity=(--max-sequences 16 --repeats 1); live=(--epochs 2 --workflows 20)
+  fidelity=(--max-sequences 16 --repeats 1); live=(--epochs 2)
   LOW=${LOW:-600}; HIGH=${HIGH:-500}
 else
   OUT=${OUT:-docs/results/gpu}; DEVICE=cuda; WORK=${WORK:-runs/gpu}; LLAMA=random:llama-8b; QWEN=random:qwen3-8b

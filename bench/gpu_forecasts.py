@@ -61,7 +61,8 @@ def told_in(options: argparse.Namespace) -> list[dict[str, Any]]:
     cells += ["--threads", str(options.threads)] if options.threads else []
     recorded = ["--policy", "lru", "--record-contexts", str(record), "-o", str(work / "record")]
     pbkv("replay", str(trace), *cells, *recorded)
-    pbkv("train", str(record), "--epochs", str(options.epochs), "-o", str(predictor), "--force")
+    training = ["--epochs", str(options.epochs), "--split", "50,25,25", "--force"]  # of few workflows
+    pbkv("train", str(record), *training, "-o", str(predictor))
     live = ["--policy", "pbkv", "--predictor", str(predictor), "-o", str(work / "live")]
     pbkv("replay", str(trace), *cells, *live)
     rows: list[dict[str, Any]] = pq.read_table(work / "live/forecasts.parquet").to_pylist()

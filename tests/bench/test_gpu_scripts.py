@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right
 
-from bench import generate_batch, gpu_check
+from bench import generate_batch, gpu_check, gpu_copies
 from bench.roofline import CASES, Ceilings, work_of
+from pbkv.replay.memcpy import PageCopies
 from pbkv.replay.model import RANDOM
+from pbkv.replay.pool import copy_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -32,7 +34,7 @@ def test_without_a_step_the_steps_are_listed() -> None:
     assert [line.split()[0] for line in listed.splitlines()[1:]] == [str(n) for n in range(1, 10)]
 
 
-@pytest.mark.parametrize("step", ["0", "10", "all"])
+@pytest.mark.parametrize("step", ["0", "10", "all", "--dry"])
 def test_a_step_that_is_not_there_is_an_error(step: str) -> None:
     assert subprocess.run(["bash", "bench/gpu.sh", step], cwd=ROOT, capture_output=True).returncode == 2
 
@@ -83,7 +85,32 @@ def test_roofline_of_a_tiny_model(tmp_path: Path) -> None:
 
 
 def test_the_check_of_the_runner_passes_on_a_cpu() -> None:
-    assert run(sys.executable, "bench/gpu_check.py", "cpu").count("largest error") == 4
+    said = run("env", "OMP_NUM_THREADS=1", sys.executable, "bench/gpu_check.py", "cpu")
+    assert said.count("largest error") == 4
+    assert said.count("\nside: ") + said.startswith("side: ") == 4
+
+
+def test_pages_keep_their_bits_each_way_that_there_is(tmp_path: Path) -> None:
+    said = run(
+        *(sys.executable, "bench/gpu_copies.py", "--device", "cpu", "--pages", "4", "-o", str(tmp_path))
+    )
+    assert said.count("GB/s") == len(json.loads((tmp_path / "copies.json").read_text())["rates"]) == 12
+
+
+def test_a_copy_that_loses_a_page_is_found() -> None:
+    class Lossy(PageCopies):
+        def enqueue(self, source: Any, target: Any, pages: Any, places: Any, stream: Any) -> None:
+            copy_runs(source, target, pages[1:], places[1:])
+
+    copier = gpu_copies.Copier(CPU, "layer-first", 8)
+    assert gpu_copies.keeps_bits(copier, PageCopies(None), 8)
+    assert not gpu_copies.keeps_bits(copier, Lossy(None), 8)
+
+
+def test_a_step_runs_dry(tmp_path: Path) -> None:
+    said = run("env", f"OUT={tmp_path}", f"PYTHON={sys.executable}", "bash", "bench/gpu.sh", "--dry", "6")
+    assert (tmp_path / "peer/peer.json").is_file()
+    assert said.splitlines()[-1].endswith(" s, exit 0")
 
 
 def test_the_check_fails_where_pages_were_not_copied(
