@@ -75,8 +75,8 @@ def train_network(
     mean, scale = standards_of(training.contexts)
     with seeded(options.seed):
         model = GraphNetwork(torch.from_numpy(relations), len(mean), num_steps, options)
-        parts = [Calls(part, mean, scale, options) for part in (training, stopping)]
-        epoch = fit(model, *parts, batch_size_of(len(training.current), options), options, report)
+        shown, checks = (Calls(part, mean, scale, options) for part in (training, stopping))
+        epoch = fit(model, shown, checks, batch_size_of(len(shown), options), options, report)
     known = training.current[training.current < num_agents]
     frequencies = np.bincount(known, minlength=num_agents) / max(len(known), 1)
     facts = {"transitions": relations, "context_mean": mean, "context_scale": scale}

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from pbkv.traces.errors import ConfigError, TraceError
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, TraceMetadata, Workflow
 from pbkv.traces.writer import write_trace
-from tests.test_cli_train import Run, run  # noqa: F401 - run is a fixture
+from tests.test_cli_traces import Run
+from tests.test_cli_train import run  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch", reason="a sentence model needs torch (pip install 'pbkv[torch]')")
 transformers = pytest.importorskip("transformers", reason="… and transformers")
@@ -62,7 +64,8 @@ class Length:
 
 
 def told(call: Call, *texts: tuple[int, str]) -> Call:
-    return call._replace(**{"new_texts": texts})
+    fields: dict[str, Any] = {"new_texts": texts}
+    return call._replace(**fields)
 
 
 def choices(num_workflows: int) -> list[Workflow]:
