@@ -54,7 +54,7 @@ class Copier:
         is_cuda = device.type == "cuda"
         self.gpu = Pool(LLAMA_8B, 2 * num_pages, device, layout=layout)
         self.host = Pool(LLAMA_8B, 2 * num_pages, torch.device("cpu"), layout=layout, is_pinned=is_cuda)
-        self._stream: Any = torch.cuda.Stream(device) if is_cuda else None
+        self._stream: Any = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def copy(self, copies: PageCopies, direction: str, pages: Any, places: Any) -> tuple[float, float]:
         """Seconds until the calls had returned, and until the copies were done."""

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -65,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     sizes, data = options.sizes, options.data
     parts = [
-        kept(options.work, f"hover-{seed}", lambda seed=seed: hover(seed, sizes)) for seed in options.seeds
+        kept(options.work, f"hover-{seed}", partial(hover, seed, sizes)) for seed in options.seeds
     ]
     sets = {
-        name: kept(options.work, name, lambda name=name: real_set(data / f"{name}.jsonl.gz"))
+        name: kept(options.work, name, partial(real_set, data / f"{name}.jsonl.gz"))
         for name in options.sets
         if _is_there(data, name)
     }
@@ -147,7 +148,7 @@ def rivals(
         "MLP, small": lambda: perceptron(split, STEPS, context_kind, options),
     }
     for name in TRUNKS if sequences else ():
-        arms[name] = lambda name=name: sequence(name, split, STEPS, context_kind, options)
+        arms[name] = partial(sequence, name, split, STEPS, context_kind, options)
     return {name: timed(name, arm) for name, arm in arms.items()}
 
 

@@ -190,9 +190,10 @@ def sequence(
     batch_size = max(min(_MOST_WORKFLOWS, len(training) // LEAST_BATCHES), 1)
     with seeded(options.seed):
         model = OfSequences(TRUNKS[name], len(agents), num_dims, num_steps, options, sees_past_x=sees_past_x)
-        parts = [Whole(part, len(agents), *standards, options) for part in (training, stopping)]
-        fit(model, *parts, batch_size, options)
-        shown = Whole(test, len(agents), *standards, options)
+        learnt, checks, shown = (
+            Whole(part, len(agents), *standards, options) for part in (training, stopping, test)
+        )
+        fit(model, learnt, checks, batch_size, options)
         with torch.no_grad():
             rows = [model(current[None], contexts[None])[0] for current, contexts in shown.inputs]
     return _measured(torch.cat(rows), split.test, agents, num_steps)
@@ -208,10 +209,10 @@ def perceptron(split: Split, num_steps: int, context_kind: str, options: Trainin
     standards = standards_of(training.contexts)
     with seeded(options.seed):
         model = Perceptron(len(agents), num_dims, num_steps, options)
-        parts = [Calls(part, *standards, options) for part in (training, stopping, test)]
-        fit(model, *parts[:2], batch_size_of(len(parts[0]), options), options)
+        learnt, checks, shown = (Calls(part, *standards, options) for part in (training, stopping, test))
+        fit(model, learnt, checks, batch_size_of(len(learnt), options), options)
         with torch.no_grad():
-            logits = model(parts[2].current, parts[2].history, parts[2].contexts)
+            logits = model(shown.current, shown.history, shown.contexts)
     return _measured(logits, split.test, agents, num_steps)
 
 
