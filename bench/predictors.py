@@ -65,9 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     sizes, data = options.sizes, options.data
-    parts = [
-        kept(options.work, f"hover-{seed}", partial(hover, seed, sizes)) for seed in options.seeds
-    ]
+    parts = [kept(options.work, f"hover-{seed}", partial(hover, seed, sizes)) for seed in options.seeds]
     sets = {
         name: kept(options.work, name, partial(real_set, data / f"{name}.jsonl.gz"))
         for name in options.sets

@@ -62,7 +62,7 @@ class Outputs(nn.Module):
 
     def forward(self, joined: Tensor) -> Tensor:
         logits: Tensor = self.output(self.dropout(torch.relu(self.hidden(joined))))
-        return logits.unflatten(-1, self.shape)
+        return logits.reshape(*logits.shape[:-1], *self.shape)
 
 
 class Perceptron(nn.Module):
