@@ -56,6 +56,7 @@ class Expectation:
     __slots__ = (
         "_readers",
         "candidates",
+        "ends",
         "next_weights",
         "next_worth",
         "nodes",
@@ -70,6 +71,7 @@ class Expectation:
         self.nodes: list[Node] = []  # that it has touched
         self.candidates: dict[int, Node] = {}  # those of them in a queue, by serial
         self.paths: dict[int, BlockPath] = {}  # of each agent's last call, by agent bit
+        self.ends: dict[int, Node] = {}  # likewise, the deepest nodes (`LastCallActivity`)
         self.summed: dict[int, _Sums] = {}  # that it has a share in, by the node's serial
         self.expect({}, {})
 
@@ -181,12 +183,11 @@ class Activity(Follower):
             self._predictor.end(workflow)
         return self._retire(workflow.workflow_id)
 
-    def _called(self, workflow: Workflow, position: int) -> Expectation:
+    def _called(self, workflow: Workflow, position: int) -> None:
         """The workflow is active, and call ``position`` says who inherits from whom."""
         expectation = self._activate(workflow.workflow_id)
         agent = self._bits.get(workflow.calls[position].agent, 0)
         self._inheritance.learn(expectation.paths, agent, self._inherits_otherwise)
-        return expectation
 
     def _activate(self, workflow_id: str) -> Expectation:
         expectation = self._active.get(workflow_id)

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING
 from pbkv.cache.activity import TimedActivity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from pbkv.cache.activity import Weights
     from pbkv.cache.decisions import Lease
-    from pbkv.cache.follower import Changed
-    from pbkv.cache.inheritance import Inheritance
     from pbkv.cache.tree import Node
-    from pbkv.predict.forecast import Forecast, Predictor
 
 
 class LastCallActivity(TimedActivity):
@@ -29,31 +25,13 @@ class LastCallActivity(TimedActivity):
     A node that no agent's last call has read stays its workflow's, with a score of 0.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor | None,
-        weigh: Callable[[Forecast], Weights],
-        inheritance: Inheritance | None = None,
-        *,
-        idle_timeout_s: float = float("inf"),
-        forecast_delay_s: float = 0.0,
-    ) -> None:
-        super().__init__(
-            predictor, weigh, inheritance, idle_timeout_s=idle_timeout_s, forecast_delay_s=forecast_delay_s
-        )
-        self._ends: dict[str, dict[int, Node]] = {}  # of the paths of last calls, by workflow and agent bit
-
     def touched(self, node: Node, lease: Lease) -> None:
         super().touched(node, lease)
-        bit, ends = self._bits[lease.agent], self._ends.setdefault(lease.owner, {})
+        bit, ends = self._bits[lease.agent], self._active[lease.owner].ends
         before, ends[bit] = ends.get(bit), node
         if before is not None and before is not node and before is not node.parent:
             for left in _off_path(before, node):
                 self._leave(left, lease.owner, bit)
-
-    def _retire(self, workflow_id: str) -> Changed:
-        self._ends.pop(workflow_id, None)
-        return super()._retire(workflow_id)
 
     def _leave(self, node: Node, workflow_id: str, bit: int) -> None:
         """``node`` is not on the path of the agent's last call."""

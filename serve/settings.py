@@ -90,9 +90,10 @@ class RunSettings:
     def unused_options(self) -> list[str]:
         """Options of policies that are not as by default and change nothing, as no policy uses them."""
         unused = unused_options(self.policy_options, self.policies)
-        reserves = self.prefill_reserve_tokens is not None
+        if self.prefill_reserve_tokens is None:
+            return unused
         prefetches = any(make_policy(name, 0, self.policy_options).prefetch for name in self.policies)
-        return [*unused, "prefill_reserve_tokens"] if reserves and not prefetches else unused
+        return unused if prefetches else [*unused, "prefill_reserve_tokens"]
 
     @property
     def shows_trace_vectors(self) -> bool:
