@@ -22,7 +22,7 @@ import pandas as pd
 from pbkv.analysis.load import Cell, Run
 from pbkv.analysis.sums import TOKEN_CLASSES
 from pbkv.traces.errors import ConfigError
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 Event = dict[str, Any]
 _WORKFLOWS, _LINK, _ENGINE = 1, 2, 3
@@ -48,13 +48,8 @@ def write_timeline(run: Run, output: Path, cell: int | None = None) -> int:
     chosen = _chosen(run, cell)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ConfigError("output", str(output), "a file in an existing folder")
-    temporary = temporary_beside(output)
-    try:
-        count = _write(timeline_events(run, chosen), temporary)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+    with replacing(output) as file:
+        return _write(timeline_events(run, chosen), file)
 
 
 def _write(events: Iterator[Event], path: Path) -> int:

@@ -19,7 +19,7 @@ from pbkv.predict.training import check_kind
 from pbkv.study.cells import Kept, Row, clear_scratch, code_state, run_jobs
 from pbkv.study.workers import Processes
 from pbkv.traces.errors import ConfigError
-from pbkv.traces.temporary import temporary_beside
+from pbkv.traces.temporary import replacing
 
 NUM_TRAINING, NUM_STOPPING, NUM_TEST = 1000, 100, 500
 TRAINING_SEED = 1_000_000  # of the traces that networks learn from: no cell simulates them
@@ -98,9 +98,8 @@ def _networks(
         if not path.exists() or (name == HOVER.workload and not measured.exists()):
             found = _train(name, path, learning_curve=name == HOVER.workload)
             if name == HOVER.workload:
-                temporary = temporary_beside(measured)
-                temporary.write_text(json.dumps(found))
-                temporary.replace(measured)
+                with replacing(measured) as file:
+                    file.write_text(json.dumps(found))
     accuracy: dict[str, Any] = json.loads(measured.read_text()) if measured.exists() else {}
     curve = {int(size): rows for size, rows in accuracy.get("curve", {}).items()}
     return files, accuracy.get("test", []), curve

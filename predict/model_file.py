@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbkv.traces.errors import ConfigError
-from pbkv.traces.temporary import check_free_file, temporary_beside
+from pbkv.traces.temporary import check_free_file, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,12 +55,8 @@ def write_model(path: Path, arrays: Arrays, facts: Facts, *, force: bool = False
 
     check_free_file(path, force)
     data = save(dict(arrays), {_METADATA_KEY: json.dumps(asdict(facts), sort_keys=True)})
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write_bytes(data)
 
 
 def read_model(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], Facts]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pbkv.replay.calibrate import Calibration
-from pbkv.traces.temporary import check_free_file, temporary_beside
+from pbkv.traces.temporary import check_free_file, replacing
 
 
 def write_profile(
@@ -27,12 +27,8 @@ def write_profile(
     """
     check_free_file(path, force)
     text = _text(found, kv_bytes_per_token, kv_memory_bytes, max_batched_tokens, source)
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def _text(

@@ -20,7 +20,7 @@ from pbkv.traces.errors import ConfigError
 from pbkv.traces.importers.mooncake_v2 import SCHEMA_NAME, VERSION
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, Workflow
-from pbkv.traces.temporary import check_free_file, temporary_beside
+from pbkv.traces.temporary import check_free_file, replacing
 
 _MODEL = "any"
 
@@ -131,19 +131,14 @@ def _write(file: IO[str], row: dict[str, object]) -> None:
 def _written(out: Path, force: bool) -> Iterator[IO[str]]:
     """A text file under a temporary name, renamed to ``out`` when all went well."""
     check_free_file(out, force)
-    temporary = temporary_beside(out)
-    try:
-        with temporary.open("wb") as raw:
-            if out.suffix == ".gz":
-                # No name and no time in the header: equal traces give equal bytes.
-                with (
-                    gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
-                    io.TextIOWrapper(packed) as file,
-                ):
-                    yield file
-            else:
-                with io.TextIOWrapper(raw) as file:
-                    yield file
-        temporary.rename(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as temporary, temporary.open("wb") as raw:
+        if out.suffix == ".gz":
+            # No name and no time in the header: equal traces give equal bytes.
+            with (
+                gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+                io.TextIOWrapper(packed) as file,
+            ):
+                yield file
+        else:
+            with io.TextIOWrapper(raw) as file:
+                yield file
