@@ -102,7 +102,12 @@ def describe(
     check_text(trace)
     about = f"{model.name}, mean over a prompt's last {MOST_TOKENS} tokens of text"
     metadata = replace(trace.metadata, extra={**trace.metadata.extra, "contexts": about})
-    return write_trace(path, _described(_workflows(trace), model, progress), metadata, force=force)
+    return write_trace(
+        path,
+        _described(trace.workflows(everything=True, with_text=True), model, progress),
+        metadata,
+        force=force,
+    )
 
 
 def check_text(trace: Trace) -> None:
@@ -116,7 +121,7 @@ def ends_of(workflow: Workflow) -> list[str]:
     known: dict[int, str] = {}
     ends = []
     for call in workflow.calls:
-        known.update(_new_texts(call))
+        known.update(call.new_texts or ())
         ends.append(_end(call, known))
     return ends
 
@@ -155,14 +160,6 @@ def _with_vectors(workflows: Sequence[Workflow], model: Embedding) -> Iterator[W
     for workflow in workflows:
         calls = [call._replace(context=next(vectors)) for call in workflow.calls]
         yield replace(workflow, calls=calls)
-
-
-def _workflows(trace: Trace) -> Iterator[Workflow]:
-    return trace.workflows(everything=True, with_text=True)
-
-
-def _new_texts(call: Call) -> Sequence[tuple[int, str]]:
-    return call.new_texts or ()
 
 
 def _loaded(name: str) -> tuple[Any, Any]:

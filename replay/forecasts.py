@@ -9,9 +9,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pbkv.predict.live import LiveCalls
+from pbkv.replay.memory import memory_errors
 from pbkv.traces.errors import ConfigError
 from pbkv.traces.foreign_code import words
 
@@ -96,9 +96,10 @@ class SideForecasts:
 
     def _result(self, batch: _Batch) -> tuple[Floats, float]:
         try:
-            return batch.pending.result()
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error).partition("\n")[0]) from error
+            with memory_errors():
+                return batch.pending.result()
+        except MemoryError:
+            raise
         except Exception as error:
             where = f"predictor {self._graph.source or 'graph'}"
             raise ConfigError(where, words(error), "no error in it") from error

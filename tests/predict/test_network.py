@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pbkv.predict.graph import Graph
 from pbkv.predict.network import RELATIONS, Floats, Network
 from pbkv.traces.errors import TraceError
-from tests.predict.twin import network_rows, workflow
+from tests.predict.twin import network_rows, random_arrays, workflow
 
 AGENTS, STEPS, DIMS, SIZE = "abc", 2, 3, 4
 PATHS = st.lists(st.sampled_from("abcz"), min_size=1, max_size=9)  # z was not trained on
@@ -18,27 +18,8 @@ PATHS = st.lists(st.sampled_from("abcz"), min_size=1, max_size=9)  # z was not t
 
 def arrays(seed: int = 0, spread: float = 1.0, network: str = "graph") -> dict[str, Floats]:
     """Random weights of a network of that kind; a larger spread makes a sharper attention."""
-    num_relations = RELATIONS[network]
     rng = np.random.default_rng(seed)
-    agents = len(AGENTS)
-    shapes = {
-        "embedding": (agents, SIZE),
-        "layer_1": (SIZE, (1 + num_relations) * SIZE),
-        "layer_2": (SIZE, (1 + num_relations) * SIZE),
-        "query": (SIZE, SIZE),
-        "text": (SIZE, DIMS),
-        "hidden_weight": (SIZE, 3 * SIZE),
-        "hidden_bias": (SIZE,),
-        "output_weight": (STEPS * (agents + 1), SIZE),
-        "output_bias": (STEPS * (agents + 1),),
-        "context_mean": (DIMS,),
-    }
-    drawn = {name: spread * rng.standard_normal(shape) for name, shape in shapes.items()}
-    drawn["context_scale"] = rng.uniform(0.5, 2.0, DIMS)
-    shape = agents if num_relations == 1 else (num_relations, agents)
-    drawn["transitions"] = rng.dirichlet(np.ones(agents), shape)
-    drawn["frequencies"] = rng.dirichlet(np.ones(agents))
-    return {name: array.astype(np.float32) for name, array in drawn.items()}
+    return random_arrays(rng, len(AGENTS), STEPS, SIZE, DIMS, spread, RELATIONS[network])
 
 
 def graph(seed: int = 0, spread: float = 1.0, kind: str = "column", network: str = "graph") -> Graph:

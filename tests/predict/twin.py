@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pbkv.predict.network import Floats
 from pbkv.traces.schema import Call, Workflow
 
 END = "END"
@@ -20,6 +21,36 @@ def workflow(agents: Sequence[str], contexts: Sequence[Sequence[float]] = (), na
         for i, (agent, x) in enumerate(zip(agents, shown, strict=True))
     ]
     return Workflow(name, "app", None, calls)
+
+
+def random_arrays(
+    rng: np.random.Generator,
+    num_agents: int,
+    num_steps: int,
+    size: int,
+    num_dims: int,
+    spread: float,
+    num_relations: int = 1,
+) -> dict[str, Floats]:
+    """Random weights of a network; a larger spread makes a sharper attention."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (num_agents, size),
+        "layer_1": (size, (1 + num_relations) * size),
+        "layer_2": (size, (1 + num_relations) * size),
+        "query": (size, size),
+        "text": (size, num_dims),
+        "hidden_weight": (size, 3 * size),
+        "hidden_bias": (size,),
+        "output_weight": (num_steps * (num_agents + 1), size),
+        "output_bias": (num_steps * (num_agents + 1),),
+        "context_mean": (num_dims,),
+    }
+    drawn = {name: spread * rng.standard_normal(shape) for name, shape in shapes.items()}
+    drawn["context_scale"] = rng.uniform(0.5, 2.0, num_dims)
+    shape = num_agents if num_relations == 1 else (num_relations, num_agents)
+    drawn["transitions"] = rng.dirichlet(np.ones(num_agents), shape)
+    drawn["frequencies"] = rng.dirichlet(np.ones(num_agents))
+    return {name: array.astype(np.float32) for name, array in drawn.items()}
 
 
 class MarkovTwin:

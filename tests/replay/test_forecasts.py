@@ -42,30 +42,14 @@ from pbkv.traces.errors import ConfigError
 from pbkv.traces.reader import Trace
 from pbkv.traces.schema import Call, TraceMetadata, Workflow
 from pbkv.traces.writer import write_trace
+from tests.predict.twin import random_arrays
 
 CPU = torch.device("cpu")
 AGENTS, STEPS, SIZE = ("a", "b", "c"), 3, 8
 
 
 def arrays(num_dims: int, agents: Sequence[str] = AGENTS) -> dict[str, Floats]:
-    rng, num = np.random.default_rng(4), len(agents)
-    shapes: dict[str, tuple[int, ...]] = {
-        "embedding": (num, SIZE),
-        "layer_1": (SIZE, 2 * SIZE),
-        "layer_2": (SIZE, 2 * SIZE),
-        "query": (SIZE, SIZE),
-        "text": (SIZE, num_dims),
-        "hidden_weight": (SIZE, 3 * SIZE),
-        "hidden_bias": (SIZE,),
-        "output_weight": (STEPS * (num + 1), SIZE),
-        "output_bias": (STEPS * (num + 1),),
-        "context_mean": (num_dims,),
-    }
-    drawn = {name: 0.5 * rng.standard_normal(shape) for name, shape in shapes.items()}
-    drawn["context_scale"] = rng.uniform(0.5, 2.0, num_dims)
-    drawn["transitions"] = rng.dirichlet(np.ones(num), num)
-    drawn["frequencies"] = rng.dirichlet(np.ones(num))
-    return {name: array.astype(np.float32) for name, array in drawn.items()}
+    return random_arrays(np.random.default_rng(4), len(agents), STEPS, SIZE, num_dims, 0.5)
 
 
 def graph(num_dims: int = 6, num_steps: int = STEPS) -> Graph:
